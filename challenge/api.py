@@ -1,0 +1,57 @@
+"""The service: train on a CSV file of films, predict the genres of another.
+
+The model is the file that the environment variable CHALLENGE_MODEL names, or `model.pt`. It is read anew when it has
+changed, so that every worker, and a server started again, serves what was trained last.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request, UploadFile
+from fastapi.responses import JSONResponse
+
+from challenge.metrics import RANKS
+from challenge.model import Classifier
+from challenge.movies import read_movies, to_submission
+from challenge.settings import ChallengeError, Settings
+
+app = FastAPI(title="challenge", summary="Learns the genres of films from their synopses.", description=__doc__)
+
+TRAINED = {"films": 840, "genres": ["Action", "Comedy", "Drama"]}
+PREDICTED = {"155": {"0": "Thriller", "1": "Crime", "2": "Drama", "3": "Action", "4": "Mystery"}}
+
+
+def model_path() -> Path:
+    """Return where the model lies."""
+    return Path(os.environ.get("CHALLENGE_MODEL", "model.pt"))
+
+
+@lru_cache(maxsize=1)
+def load(path: Path, modified: int) -> Classifier:
+    """Return the model as of this time of modification, read once."""
+    return Classifier.load(path)
+
+
+@app.exception_handler(ChallengeError)
+def refuse(_: Request, error: Exception) -> JSONResponse:
+    """Answer a fault that the client can put right."""
+    return JSONResponse({"detail": str(error)}, getattr(error, "status", 422))
+
+
+@app.post("/genres/train", responses={200: {"content": {"application/json": {"example": TRAINED}}}})
+def train(file: UploadFile, settings: Annotated[Settings, Depends()]) -> dict[str, int | list[str]]:
+    """Train on a CSV file with columns movie_id, synopsis and genres, and save the model."""
+    movies = read_movies(file.file, file.filename or "file", labelled=True)
+    classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
+    classifier.save(model_path())
+    return {"films": len(movies), "genres": classifier.labels}
+
+
+@app.post("/genres/predict", responses={200: {"content": {"application/json": {"example": PREDICTED}}}})
+def predict(file: UploadFile) -> dict[str, dict[str, str]]:
+    """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis."""
+    movies, path = read_movies(file.file, file.filename or "file", labelled=False), model_path()
+    classifier = load(path, path.stat().st_mtime_ns if path.exists() else 0)
+    return to_submission(movies, classifier.rank(movies["synopsis"], RANKS))
