@@ -126,7 +126,8 @@ who() { # who KEY QUESTION
   [[ -t 0 ]] || fail "no $2: set it with git config --global $1 …"
   read -rp "Your $2: " answer && echo "$answer"
 }
-name=$(who user.name name) email=$(who user.email e-mail)
+name=$(who user.name name)
+email=$(who user.email e-mail)
 {
   printf '{"username": %s, "email": %s, "code_quality": ' "$(as_json "$name")" "$(as_json "$email")"
   awk '{ printf "%s\"%s\": [%s, %s]", NR == 1 ? "{" : ", ", $1, $3, $2 } END { printf "}" }' "$work/quality"

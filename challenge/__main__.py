@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from challenge import metrics
 from challenge.model import Classifier
 from challenge.movies import read_movies, to_submission
-from challenge.settings import ChallengeError, Settings, explain
+from challenge.settings import ChallengeError, InputError, Settings, explain
 
 
 def train(films: Path, model: Path = Path("model.pt"), **options: Any) -> None:
@@ -62,7 +62,10 @@ def evaluate(films: Path, submission: Path) -> None:
     submission
         What `predict` wrote.
     """
-    rankings = TypeAdapter(dict[str, dict[str, str]]).validate_json(submission.read_bytes())
+    try:
+        rankings = TypeAdapter(dict[str, dict[str, str]]).validate_json(submission.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{submission}: not what predict writes: {error.errors()[0]['msg']}") from error
     score, per_genre = metrics.evaluate(read_movies(str(films), str(films), labelled=True), rankings)
     print(per_genre.to_string(float_format="{:.3f}".format), f"MAP@5 {score:.4f}", sep="\n\n")
 

@@ -19,13 +19,9 @@ from challenge.settings import ChallengeError, Settings
 
 app = FastAPI(title="challenge", summary="Learns the genres of films from their synopses.", description=__doc__)
 
+MODEL = Path(os.environ.get("CHALLENGE_MODEL", "model.pt"))
 TRAINED = {"films": 840, "genres": ["Action", "Comedy", "Drama"]}
 PREDICTED = {"155": {"0": "Thriller", "1": "Crime", "2": "Drama", "3": "Action", "4": "Mystery"}}
-
-
-def model_path() -> Path:
-    """Return where the model lies."""
-    return Path(os.environ.get("CHALLENGE_MODEL", "model.pt"))
 
 
 @lru_cache(maxsize=1)
@@ -45,13 +41,13 @@ def train(file: UploadFile, settings: Annotated[Settings, Depends()]) -> dict[st
     """Train on a CSV file with columns movie_id, synopsis and genres, and save the model."""
     movies = read_movies(file.file, file.filename or "file", labelled=True)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
-    classifier.save(model_path())
+    classifier.save(MODEL)
     return {"films": len(movies), "genres": classifier.labels}
 
 
 @app.post("/genres/predict", responses={200: {"content": {"application/json": {"example": PREDICTED}}}})
 def predict(file: UploadFile) -> dict[str, dict[str, str]]:
     """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis."""
-    movies, path = read_movies(file.file, file.filename or "file", labelled=False), model_path()
-    classifier = load(path, path.stat().st_mtime_ns if path.exists() else 0)
+    movies = read_movies(file.file, file.filename or "file", labelled=False)
+    classifier = load(MODEL, MODEL.stat().st_mtime_ns if MODEL.exists() else 0)
     return to_submission(movies, classifier.rank(movies["synopsis"], RANKS))

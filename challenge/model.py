@@ -9,6 +9,7 @@ Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a linear cl
 
 import os
 from dataclasses import asdict
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
@@ -128,8 +129,7 @@ class Classifier(nn.Module):
         """Return the probability of each label for each text, float32 of shape (n_texts, n_labels)."""
         bags = pack(find_features(split_words(texts), len(texts), self.tokenizer), self.weights)
         with torch.inference_mode():
-            probabilities: Array = self(bags).sigmoid().cpu().numpy()
-        return probabilities
+            return np.asarray(self(bags).sigmoid().cpu())
 
     def rank(self, texts: pd.Series, k: int) -> list[list[str]]:
         """Return the `k` most probable labels of each text, best first; ties in the order of the alphabet."""
@@ -137,7 +137,13 @@ class Classifier(nn.Module):
         return [[self.labels[label] for label in row] for row in best.tolist()]
 
     def save(self, path: Path) -> None:
-        """Write the classifier to a file, whole or not at all; what was there before stays until then."""
+        """Write the classifier to a file, whole or not at all.
+
+        Raises
+        ------
+        ModelError
+            The file can't be written; what was there before is still there.
+        """
         content = {
             "format": FORMAT,
             "settings": asdict(self.settings),
@@ -147,12 +153,14 @@ class Classifier(nn.Module):
             "labels": self.labels,
             "state_dict": self.state_dict(),
         }
+        file = BytesIO()
+        torch.save(content, file)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            with unfinished.open("wb") as file:
-                torch.save(content, file)
-                os.fsync(file.fileno())
+            unfinished.write_bytes(file.getbuffer())
             unfinished.replace(path)
+        except OSError as error:
+            raise ModelError(f"{path.name}: not saved: {error.strerror}") from error
         finally:
             unfinished.unlink(missing_ok=True)
 

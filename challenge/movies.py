@@ -41,9 +41,9 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
     cells = csv.ConvertOptions(column_types=dict.fromkeys(columns, string()), strings_can_be_null=False)
     try:
         table = csv.read_csv(source, blocks, csv.ParseOptions(newlines_in_values=True), cells)
+        missing = [column for column in columns if column not in table.column_names]
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: not a readable CSV file: {error}") from error
-    missing = [column for column in columns if column not in table.column_names]
     if missing:
         raise InputError(f"{name}: no column {missing[0]!r}; its columns are {', '.join(table.column_names)}")
     movies = table.select(columns).to_pandas()
