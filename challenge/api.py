@@ -38,7 +38,16 @@ def refuse(_: Request, error: Exception) -> JSONResponse:
 
 @app.post("/genres/train", responses={200: {"content": {"application/json": {"example": TRAINED}}}})
 def train(file: UploadFile, settings: Annotated[Settings, Depends()]) -> dict[str, int | list[str]]:
-    """Train on a CSV file with columns movie_id, synopsis and genres, and save the model."""
+    """Train on a CSV file with columns movie_id, synopsis and genres, and save the model.
+
+    Genres are separated by spaces; films without any are left out. Other columns are let be. For example:
+
+        movie_id,year,synopsis,genres
+        17,1959,"A heist goes wrong, and a cellist pays.",Crime Drama
+        18,1962,Two rival puppeteers must share one van.,Comedy
+
+    The settings of the training are query parameters.
+    """
     movies = read_movies(file.file, file.filename or "file", labelled=True)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
     classifier.save(MODEL)
@@ -47,7 +56,15 @@ def train(file: UploadFile, settings: Annotated[Settings, Depends()]) -> dict[st
 
 @app.post("/genres/predict", responses={200: {"content": {"application/json": {"example": PREDICTED}}}})
 def predict(file: UploadFile) -> dict[str, dict[str, str]]:
-    """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis."""
+    """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis.
+
+    Other columns are let be. For example:
+
+        movie_id,synopsis
+        155,A masked burglar returns what he stole.
+
+    The answer has the films in the order of the rows, and the best genre of each under "0".
+    """
     movies = read_movies(file.file, file.filename or "file", labelled=False)
     classifier = load(MODEL, MODEL.stat().st_mtime_ns if MODEL.exists() else 0)
     return to_submission(movies, classifier.rank(movies["synopsis"], RANKS))

@@ -24,7 +24,8 @@ from tqdm import tqdm
 from challenge.settings import ModelError, Settings, TrainingError
 from challenge.text import Array, find_features, learn_pieces, pack, split_words, to_matrix, weigh
 
-FORMAT = 1  # of the model file; a change that older code can't read makes it one more
+FORMAT = "challenge model, format 1"  # the one key of a model file; what older code can't read needs another
+BATCH = 8192  # texts at a time, in prediction
 
 
 class Classifier(nn.Module):
@@ -68,7 +69,7 @@ class Classifier(nn.Module):
         Raises
         ------
         TrainingError
-            The loss is no longer a finite number, or there is no such device.
+            The loss is no longer a finite number.
         """
         pairs = labels.str.split().reset_index(drop=True).explode().astype("category")
         words = split_words(texts)
@@ -88,19 +89,18 @@ class Classifier(nn.Module):
         expect, against the same in the texts without it; `smoothing` is added to both, so that rare features say
         little.
         """
-        share = (targets.sum(axis=0) + 1) / (len(bags.indptr) + 1)
+        share = (targets.sum(axis=0) + 1) / (bags.shape[0] + 2)
         inside = (bags.T @ targets).toarray()
         outside = np.maximum(bags.sum(axis=0)[:, None] - inside, 0)  # rounding may take it below
-        odds = np.log(inside / share + self.settings.smoothing) - np.log(
-            outside / (1 - share) + self.settings.smoothing
-        )
+        smoothing = self.settings.smoothing
+        odds = np.log(inside / share + smoothing) - np.log(outside / (1 - share) + smoothing)
         with torch.no_grad():
             self.table.weight.copy_(torch.from_numpy(odds))
             self.bias.copy_(torch.from_numpy(share).logit())
 
     def descend(self, bags: csr_array, targets: csr_array) -> None:
         """Minimise the one-vs-all logistic loss, in shuffled batches, with Adam at a rate that falls to zero."""
-        settings, n_texts = self.settings, len(bags.indptr) - 1
+        settings, n_texts = self.settings, bags.shape[0]
         rate, size = settings.learning_rate, settings.batch_size
         optimizer = torch.optim.Adam(self.parameters(), rate, weight_decay=settings.weight_decay, fused=True)
         order = torch.Generator().manual_seed(settings.seed)
@@ -113,7 +113,7 @@ class Classifier(nn.Module):
             truth = torch.from_numpy(targets[rows].toarray()).to(self.bias.device)
             loss = nn.functional.binary_cross_entropy_with_logits(self(bags[rows]), truth, reduction="sum") / len(rows)
             if not loss.isfinite():
-                epoch = step * size // n_texts + 1
+                epoch = step * settings.epochs // steps + 1
                 raise TrainingError(f"the loss is {loss.item()} in epoch {epoch}: lower learning_rate, now {rate}")
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -129,7 +129,8 @@ class Classifier(nn.Module):
         """Return the probability of each label for each text, float32 of shape (n_texts, n_labels)."""
         bags = pack(find_features(split_words(texts), len(texts), self.tokenizer), self.weights)
         with torch.inference_mode():
-            return np.asarray(self(bags).sigmoid().cpu())
+            logits = [self(bags[start : start + BATCH]).cpu() for start in range(0, len(texts), BATCH)]
+            return torch.cat(logits).sigmoid().numpy()
 
     def rank(self, texts: pd.Series, k: int) -> list[list[str]]:
         """Return the `k` most probable labels of each text, best first; ties in the order of the alphabet."""
@@ -145,7 +146,6 @@ class Classifier(nn.Module):
             The file can't be written; what was there before is still there.
         """
         content = {
-            "format": FORMAT,
             "settings": asdict(self.settings),
             "tokenizer": self.tokenizer.to_str(),
             "hashes": torch.tensor(self.weights.index),
@@ -154,7 +154,7 @@ class Classifier(nn.Module):
             "state_dict": self.state_dict(),
         }
         file = BytesIO()
-        torch.save(content, file)
+        torch.save({FORMAT: content}, file)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             unfinished.write_bytes(file.getbuffer())
@@ -174,9 +174,7 @@ class Classifier(nn.Module):
             There is no such file, or it is not a whole one of this format.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            if content["format"] != FORMAT:
-                raise ValueError
+            content = torch.load(path, map_location="cpu", weights_only=True)[FORMAT]
             weights = pd.Series(content["weights"].numpy(), content["hashes"].numpy())
             tokenizer = Tokenizer.from_str(content["tokenizer"])
             classifier = cls(Settings(**content["settings"]), tokenizer, weights, content["labels"])
@@ -184,13 +182,10 @@ class Classifier(nn.Module):
         except FileNotFoundError as error:
             raise ModelError(f"{path.name}: there is no model yet; train one first") from error
         except Exception as error:  # whatever a file that is not a model leads to
-            raise ModelError(f"{path.name}: not a whole model of format {FORMAT}; train one anew") from error
+            raise ModelError(f"{path.name}: not a whole {FORMAT}; train one anew") from error
         return classifier.to(pick_device(device))
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device of this name; "auto" is a GPU where there is one."""
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
-        raise TrainingError("device 'cuda': PyTorch finds no GPU here; take 'cpu' or 'auto'")
-    return torch.device("cuda" if found and name != "cpu" else "cpu")
+def pick_device(name: str) -> str:
+    """Return the device to compute on: for "auto", a GPU where there is one."""
+    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu"

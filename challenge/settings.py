@@ -60,7 +60,7 @@ class Settings:
     seed
         Seed of the order of the training texts.
     device
-        Where to compute: "auto" takes a GPU where there is one.
+        Where to compute: "auto" takes a GPU where there is one, "cpu" never.
     """
 
     pieces: Annotated[int, Field(ge=258, le=100_000)] = 3000
@@ -72,7 +72,7 @@ class Settings:
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3e-6
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu"] = "auto"
 
 
 def explain(error: Exception) -> str:

@@ -59,16 +59,17 @@ def split_words(texts: pd.Series) -> pd.Series:
     Categories (3, str): ['no', 'ça', 'va']
     """
     spaced = pc.replace_substring_regex(pc.utf8_lower(pa.array(list(texts), pa.large_string())), r"[^\pL\pM\pN]+", " ")
-    lists = pc.split_pattern(pc.utf8_trim_whitespace(spaced), " ")
+    trimmed = pc.utf8_trim_whitespace(spaced)
+    lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
     words: pd.Series = lists.flatten().dictionary_encode().to_pandas()
     words.index = np.repeat(np.arange(len(texts)), np.diff(lists.offsets))
-    return words[words != ""].cat.remove_unused_categories()
+    return words
 
 
 def learn_pieces(words: pd.Series, size: int) -> Tokenizer:
     """Learn a byte-pair encoding of `size` pieces from the first of these words (Sennrich et al., ACL 2016)."""
     tokenizer = ByteLevelBPETokenizer()
-    sample = (word[:LONGEST_PIECE] for word in words[:SAMPLE])
+    sample = (word[:LONGEST_PIECE] for word in words.iloc[:SAMPLE])
     tokenizer.train_from_iterator(sample, size, show_progress=False, special_tokens=["<", ">"])
     tokenizer.post_processor = TemplateProcessing("< $A >", None, [("<", 0), (">", 1)])
     return Tokenizer.from_str(tokenizer.to_str())
