@@ -16,7 +16,9 @@ if [[ -z $python ]]; then
   exit 1
 fi
 
-[[ -x .env/bin/python ]] && .env/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .env
+if ! .env/bin/python -m pip --version >/dev/null 2>&1; then # none yet, or a broken one
+  "$python" -m venv --clear .env
+fi
 sed -n 's/^      - //p' environment.yml >.env/requirements.txt
 .env/bin/python -m pip install --quiet --disable-pip-version-check --requirement .env/requirements.txt
 cp environment.yml .env/environment.yml # says that .env is whole, and of which list

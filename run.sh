@@ -23,7 +23,7 @@ stop_server() {
   done
   kill -9 "$server" 2>/dev/null || true # a training that is still running; the model on disk stays whole
   wait "$server" 2>/dev/null || true
-  server=
+  server=''
 }
 
 post() { # post ROUTE CSV ANSWER
@@ -33,8 +33,17 @@ post() { # post ROUTE CSV ANSWER
   [[ $status == 200 ]] || fail "$1: the server answered $status: $(cat "$3")"
 }
 
-as_json() { python -c 'import json, sys; print(json.dumps(sys.argv[1]))' "$1"; }
-from_json() { python -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]] if sys.argv[2] else json.load(open(sys.argv[1])))' "$1" "${2:-}"; }
+as_json() { # as_json TEXT
+  python -c 'import json, sys; print(json.dumps(sys.argv[1]))' "$1"
+}
+
+from_json() { # from_json FILE [KEY]
+  python -c '
+import json, sys
+with open(sys.argv[1]) as file:
+    answer = json.load(file)
+print(answer[sys.argv[2]] if sys.argv[2:] else answer)' "$@"
+}
 
 # Set-up, where .env is missing, unfinished, or of another list
 home=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -53,7 +62,7 @@ if [[ ${1:-} == test ]]; then
 fi
 
 # 1. Get the data
-server= work=$(mktemp -d)
+server='' work=$(mktemp -d)
 trap 'stop_server; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -105,7 +114,7 @@ if head -n 1 "$test" | tr -d '\r"' | tr ',' '\n' | grep -qx genres; then
   predictive=$(awk '/^MAP@5/ { print $2 }' "$work/evaluation")
   total=$(awk -v a="$quality" -v b="$predictive" 'BEGIN { print sqrt(a * b) }')
 fi
-percent() { [[ $1 == unknown ]] && echo "$1" || awk -v share="$1" 'BEGIN { printf "%.1f %%", 100 * share }'; }
+percent() { awk -v share="$1" 'BEGIN { if (share == "unknown") print share; else printf "%.1f %%", 100 * share }'; }
 row() { printf '| %-12s %10s  %-21s |\n' "$@"; }
 edge='+-----------------------------------------------+'
 echo
@@ -137,5 +146,5 @@ email=$(who user.email e-mail)
 } >"$work/results.json"
 status=$(curl -sS -o "$work/answer" -w '%{http_code}' --header 'Content-Type: application/json' \
   --data-binary "@$work/results.json" "${ENDPOINT}eval/2") || fail "no answer from $ENDPOINT"
-[[ $status == 200 ]] || fail "$ENDPOINT refused the results: $(from_json "$work/answer" detail)"
+[[ $status == 200 ]] || fail "$ENDPOINT refused the results: $(from_json "$work/answer" detail 2>/dev/null || cat "$work/answer")"
 from_json "$work/answer" text

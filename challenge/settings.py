@@ -48,7 +48,7 @@ class Settings:
     idf
         Exponent of the inverse document frequency in a feature's weight; 0 weighs all features alike.
     smoothing
-        Strength of the naive Bayes prior that the table starts from, in average weights; larger shrinks rare features.
+        Added to a feature's summed weights before the table starts at their log-odds; more of it quiets rare features.
     epochs
         Passes over the training texts; 0 keeps the naive Bayes start.
     batch_size
@@ -68,7 +68,7 @@ class Settings:
     idf: Annotated[float, Field(ge=0, le=4)] = 0.5
     smoothing: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     epochs: Annotated[int, Field(ge=0, le=1000)] = 2
-    batch_size: Annotated[int, Field(ge=1)] = 512
+    batch_size: Annotated[int, Field(ge=1)] = 1024
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3e-6
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

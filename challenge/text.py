@@ -24,7 +24,7 @@ from tokenizers.processors import TemplateProcessing
 Array = NDArray[Any]
 Features = tuple[csr_array, Array, Array]  # what `find_features` returns
 
-SAMPLE = 500_000  # running words that the pieces are learnt from; more change little and take time
+SAMPLE = 200_000  # running words that the pieces are learnt from; more change little and take time
 LONGEST_PIECE = 32  # characters
 MULTIPLIER = 116049371  # of word n-grams in fastText's src/dictionary.cc
 
