@@ -62,7 +62,7 @@ def split_words(texts: pd.Series) -> pd.Series:
     trimmed = pc.utf8_trim_whitespace(spaced)
     lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
     words: pd.Series = lists.flatten().dictionary_encode().to_pandas()
-    words.index = np.repeat(np.arange(len(texts)), np.diff(lists.offsets))
+    words.index = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(lists.offsets))
     return words
 
 
@@ -93,7 +93,7 @@ def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer) -> Featu
     distinct = words.cat.categories.to_numpy(object)
     pieces = pd.Series([encoding.ids for encoding in tokenizer.encode_batch_fast(distinct)], dtype=object).explode()
     owners, pairs = hash_pairs(pieces.to_numpy(np.int64), pieces.index.to_numpy())
-    owners = np.concatenate([np.arange(len(distinct)), owners])
+    owners = np.concatenate([np.arange(len(distinct)), owners]).astype(np.int32)
     hashes = np.concatenate([pd.util.hash_array(distinct).astype(np.int64), pairs])
     return to_matrix(words, n_texts), owners, hashes
 
@@ -115,7 +115,7 @@ def pack(features: Features, weights: pd.Series) -> csr_array:
     A feature has log(1 + count of its word) x weight; a bag is scaled to length 1, and unknown features are left out.
     """
     counts, owners, hashes = features
-    ids = weights.index.get_indexer(hashes)
+    ids = weights.index.get_indexer(hashes).astype(np.int32)
     known = np.flatnonzero(ids >= 0)
     entries = weights.to_numpy()[ids[known]], (owners[known], ids[known])
     bags = counts.log1p() @ csr_array(entries, (counts.shape[1], len(weights)))
