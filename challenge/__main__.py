@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from challenge import metrics
 from challenge.model import Classifier
 from challenge.movies import read_movies, to_submission
-from challenge.settings import ChallengeError, InputError, Settings, explain
+from challenge.settings import ChallengeError, Settings
 
 
 def train(films: Path, model: Path = Path("model.pt"), **options: Any) -> None:
@@ -65,7 +65,7 @@ def evaluate(films: Path, submission: Path) -> None:
     try:
         rankings = TypeAdapter(dict[str, dict[str, str]]).validate_json(submission.read_bytes())
     except ValidationError as error:
-        raise InputError(f"{submission}: not what predict writes: {error.errors()[0]['msg']}") from error
+        raise ChallengeError(f"{submission}: not what predict writes: {error.errors()[0]['msg']}") from error
     score, per_genre = metrics.evaluate(read_movies(str(films), str(films), labelled=True), rankings)
     print(per_genre.to_string(float_format="{:.3f}".format), f"MAP@5 {score:.4f}", sep="\n\n")
 
@@ -87,9 +87,14 @@ def main() -> None:
     """Run a command; a fault that the user can put right ends it with one line and exit status 2."""
     try:
         auto_cli([train, predict, evaluate, serve], prog="python -m challenge")
-    except (ChallengeError, OSError, ValidationError) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
-        sys.exit(2)
+    except (ChallengeError, OSError) as error:
+        complaint = str(error)
+    except ValidationError as error:
+        complaint = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in error.errors())
+    else:
+        return
+    print(f"error: {complaint}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from challenge.settings import InputError
+from challenge.settings import ChallengeError
 
 RANKS = 5  # that the challenge asks for and judges
 
@@ -35,12 +35,12 @@ def evaluate(movies: pd.DataFrame, submission: dict[str, dict[str, str]]) -> tup
 
     Raises
     ------
-    InputError
+    ChallengeError
         The submission lacks a film.
     """
     missing = sorted(set(movies["movie_id"]) - set(submission))
     if missing:
-        raise InputError(f"the submission lacks {len(missing)} films, movie_id {missing[0]!r} among them")
+        raise ChallengeError(f"the submission lacks {len(missing)} films, movie_id {missing[0]!r} among them")
     films = movies.assign(genre=movies["genres"].str.split().map(set))
     films["ranking"] = [list(submission[movie].values())[:RANKS] for movie in films["movie_id"]]
     films["map_at_5"] = [average_precision(*film) for film in zip(films["genre"], films["ranking"], strict=True)]

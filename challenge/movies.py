@@ -9,7 +9,7 @@ from typing import BinaryIO
 import pandas as pd
 from pyarrow import csv, string
 
-from challenge.settings import InputError
+from challenge.settings import ChallengeError
 
 LONGEST_ROW = 2**27  # bytes: the reader wants a row in one block
 
@@ -33,7 +33,7 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
 
     Raises
     ------
-    InputError
+    ChallengeError
         The file can't be read, lacks a column, or holds no films.
     """
     columns = ["movie_id", "synopsis", "genres"] if labelled else ["movie_id", "synopsis"]
@@ -43,14 +43,14 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
         table = csv.read_csv(source, blocks, csv.ParseOptions(newlines_in_values=True), cells)
         missing = [column for column in columns if column not in table.column_names]
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: not a readable CSV file: {error}") from error
+        raise ChallengeError(f"{name}: not a readable CSV file: {error}") from error
     if missing:
-        raise InputError(f"{name}: no column {missing[0]!r}; its columns are {', '.join(table.column_names)}")
+        raise ChallengeError(f"{name}: no column {missing[0]!r}; its columns are {', '.join(table.column_names)}")
     movies = table.select(columns).to_pandas()
     if labelled:
         movies = movies[movies["genres"].str.strip() != ""]
     if movies.empty:
-        raise InputError(f"{name}: no films{' with genres' * labelled}, though the header is right")
+        raise ChallengeError(f"{name}: no films{' with genres' * labelled}, though the header is right")
     return movies
 
 

@@ -1,17 +1,15 @@
-"""Every option of the product, declared once, and the family of errors that people see.
+"""Every option of the product, declared once, and the errors that people see.
 
 `Settings` serves Python, the command line, the service and the model file alike. Values out of range are refused where
 they enter, by name. The errors:
 
-    ChallengeError              anything that the user can put right
-    ├── InputError              a file: missing, unreadable, or not what it should hold
-    ├── ModelError              a model: none there yet, or not a file of this product
-    └── TrainingError           a training that came to no model
+    ChallengeError       anything that the user can put right: a file, or a training that came to no model
+    └── ModelError       there is no model yet, or its file is not one of this product
 """
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 
@@ -21,18 +19,10 @@ class ChallengeError(Exception):
     status = 422
 
 
-class InputError(ChallengeError):
-    """A file is missing, unreadable, or not what it should hold."""
-
-
 class ModelError(ChallengeError):
     """There is no model yet, or the file is not one of this product."""
 
     status = 409
-
-
-class TrainingError(ChallengeError):
-    """Training could not come to a model."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +32,11 @@ class Settings:
     Attributes
     ----------
     pieces
-        Size of the subword vocabulary (byte-pair encoding); at least the 256 bytes and two boundary marks.
+        Size of the subword vocabulary (byte-pair encoding); at least the 256 bytes.
     min_count
         Features seen in fewer training texts than this are left out.
+    max_features
+        Of the other features, the most frequent ones are kept, up to this many.
     idf
         Exponent of the inverse document frequency in a feature's weight; 0 weighs all features alike.
     smoothing
@@ -52,33 +44,22 @@ class Settings:
     epochs
         Passes over the training texts; 0 keeps the naive Bayes start.
     batch_size
-        Texts a step.
+        Texts a step, at most; few texts make smaller batches, so that there are steps enough.
     learning_rate
-        Step size of Adam at the first step; it falls linearly to zero.
-    weight_decay
-        L2 penalty on the table.
+        Step size of Adagrad at the first step; it falls linearly to zero.
     seed
         Seed of the order of the training texts.
     device
         Where to compute: "auto" takes a GPU where there is one, "cpu" never.
     """
 
-    pieces: Annotated[int, Field(ge=258, le=100_000)] = 3000
+    pieces: Annotated[int, Field(ge=256, le=100_000)] = 3000
     min_count: Annotated[int, Field(ge=1)] = 2
+    max_features: Annotated[int, Field(ge=1)] = 100_000
     idf: Annotated[float, Field(ge=0, le=4)] = 0.5
     smoothing: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     epochs: Annotated[int, Field(ge=0, le=1000)] = 2
-    batch_size: Annotated[int, Field(ge=1)] = 1024
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3e-6
+    batch_size: Annotated[int, Field(ge=1)] = 2048
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu"] = "auto"
-
-
-def explain(error: Exception) -> str:
-    """Return an error as one line; of a value that is out of range, its name and the value too."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(
-        f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r}" for fault in error.errors()
-    )

@@ -1,14 +1,16 @@
-"""Text to bags: words, their subword pieces, hashed n-grams, and the weights of a bag's features.
+"""Text to bags: words, pairs of words, subword pieces, and the weights of their hashed features.
 
-A text is lower-cased and cut into words: runs of letters, marks and digits. Byte-pair encoding cuts a word into pieces,
-between the boundary marks `<` and `>`. The features of a word are the word as a whole and its pairs of pieces, each
-known by a 64-bit hash. A distinct word is encoded once, however often it occurs; the rest is vectorised.
+A text is lower-cased and cut into words: runs of letters, marks and digits. Its terms are its words and its pairs of
+neighbouring words. Byte-pair encoding cuts a word into pieces. The features of a term are the term as a whole and, of a
+word, its pairs of neighbouring pieces, the marks before and after it being pieces too; each is known by a 32-bit hash.
+A distinct word is encoded once, however often it occurs; the rest is vectorised.
 
-Bags are a sparse matrix of texts x features in rows (CSR): the ids, offsets and weights of `nn.EmbeddingBag`.
+Bags are a sparse matrix of texts x features in rows (CSR): the ids, offsets and weights of an embedding bag.
 
-Not handled: punctuation, upper case, and the order of words.
+Not handled: punctuation, upper case, and the order of more than two words.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,34 +19,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import norm
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
-from tokenizers.processors import TemplateProcessing
 
 Array = NDArray[Any]
 Features = tuple[csr_array, Array, Array]  # what `find_features` returns
 
-SAMPLE = 200_000  # running words that the pieces are learnt from; more change little and take time
+SAMPLE = 10_000  # distinct words that the pieces are learnt from; more change little and take time
 LONGEST_PIECE = 32  # characters
+PART = 8192  # texts that a thread cuts into words at a time
+LINE = 1000  # words that a thread cuts into pieces at a time
+COUNTERS = 2**21  # for pairs of words; two that share a counter may both seem frequent, which does no harm
 MULTIPLIER = 116049371  # of word n-grams in fastText's src/dictionary.cc
 
 
-def hash_pairs(tokens: Array, owners: Array) -> tuple[Array, Array]:
-    """Hash neighbouring tokens of one owner: the first x MULTIPLIER + the second, modulo 2^64.
+def hash_pairs(tokens: Array) -> Array:
+    """Hash neighbouring tokens: the first x MULTIPLIER + the second, modulo 2^32.
 
-    Returns
-    -------
-    owners, hashes
-        The owner of each pair, and its hash.
-
-    Examples
-    --------
-    >>> owners, hashes = hash_pairs(np.array([7, 8, 9, 4]), np.array([0, 0, 0, 1]))
-    >>> owners, hashes - np.array([7, 8]) * MULTIPLIER
-    (array([0, 0]), array([8, 9]))
+    >>> hash_pairs(np.array([7, 8, 9], np.int32)) - np.array([7, 8], np.int32) * MULTIPLIER
+    array([8, 9], dtype=int32)
     """
-    pairs = np.flatnonzero(owners[:-1] == owners[1:])
-    return owners[pairs], tokens[pairs] * MULTIPLIER + tokens[pairs + 1]
+    return tokens[:-1] * MULTIPLIER + tokens[1:]
 
 
 def split_words(texts: pd.Series) -> pd.Series:
@@ -58,20 +52,25 @@ def split_words(texts: pd.Series) -> pd.Series:
     dtype: category
     Categories (3, str): ['no', 'ça', 'va']
     """
-    spaced = pc.replace_substring_regex(pc.utf8_lower(pa.array(list(texts), pa.large_string())), r"[^\pL\pM\pN]+", " ")
-    trimmed = pc.utf8_trim_whitespace(spaced)
-    lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
-    words: pd.Series = lists.flatten().dictionary_encode().to_pandas()
-    words.index = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(lists.offsets))
+
+    def split(part: pa.Array) -> tuple[pa.Array, Array]:
+        trimmed = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(part), r"[^\pL\pM\pN]+", " "))
+        lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
+        return lists.flatten().dictionary_encode(), np.diff(lists.offsets)
+
+    column = pa.array(texts, pa.large_string())
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        parts = pool.map(split, [column[start : start + PART] for start in range(0, len(texts), PART)])
+        codes, lengths = zip(*parts)
+    words: pd.Series = pa.chunked_array(codes).to_pandas()
+    words.index = np.repeat(np.arange(len(texts), dtype=np.int32), np.concatenate(lengths))
     return words
 
 
 def learn_pieces(words: pd.Series, size: int) -> Tokenizer:
-    """Learn a byte-pair encoding of `size` pieces from the first of these words (Sennrich et al., ACL 2016)."""
+    """Learn a byte-pair encoding of `size` pieces from the first distinct words (Sennrich et al., ACL 2016)."""
     tokenizer = ByteLevelBPETokenizer()
-    sample = (word[:LONGEST_PIECE] for word in words.iloc[:SAMPLE])
-    tokenizer.train_from_iterator(sample, size, show_progress=False, special_tokens=["<", ">"])
-    tokenizer.post_processor = TemplateProcessing("< $A >", None, [("<", 0), (">", 1)])
+    tokenizer.train_from_iterator(words.cat.categories[:SAMPLE].str[:LONGEST_PIECE], size, show_progress=False)
     return Tokenizer.from_str(tokenizer.to_str())
 
 
@@ -81,43 +80,64 @@ def to_matrix(things: pd.Series, n_texts: int) -> csr_array:
     return csr_array((np.ones(len(things), np.float32), (things.index, things.cat.codes)), shape)
 
 
-def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer) -> Features:
-    """Find the features of texts: their words as wholes, and the pairs of pieces in these.
+def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer, min_count: int = 1) -> Features:
+    """Find the terms of texts, and the features of these terms.
+
+    Parameters
+    ----------
+    words
+        The words of the texts.
+    n_texts
+        Number of the texts.
+    tokenizer
+        What cuts words into pieces.
+    min_count
+        Most pairs of words that occur less often are left out before they cost time.
 
     Returns
     -------
     counts, owners, hashes
-        How often each text holds each distinct word, of shape (n_texts, n_words); for each feature of a distinct word,
-        the number of the word and the hash of the feature.
+        How often each text holds each term, of shape (n_texts, n_terms); for each feature of each term, the number of
+        the term and the hash of the feature.
     """
-    distinct = words.cat.categories.to_numpy(object)
-    pieces = pd.Series([encoding.ids for encoding in tokenizer.encode_batch_fast(distinct)], dtype=object).explode()
-    owners, pairs = hash_pairs(pieces.to_numpy(np.int64), pieces.index.to_numpy())
-    owners = np.concatenate([np.arange(len(distinct)), owners]).astype(np.int32)
-    hashes = np.concatenate([pd.util.hash_array(distinct).astype(np.int64), pairs])
-    return to_matrix(words, n_texts), owners, hashes
+    distinct, texts, codes = words.cat.categories.to_list(), words.index.to_numpy(), words.cat.codes.to_numpy()
+    hashes = pd.util.hash_array(np.array(distinct, object)).astype(np.int32)
+    neighbours = texts[:-1] == texts[1:]
+    paired, pairs = texts[:-1][neighbours], hash_pairs(hashes[codes])[neighbours]
+    counters = pairs % COUNTERS
+    frequent = (np.bincount(counters) >= min_count)[counters]
+    pairs, pair_hashes = pd.factorize(pairs[frequent])
+    terms = np.concatenate([codes, pairs.astype(np.int32) + len(distinct)])
+    ones, texts = np.ones(len(terms), np.float32), np.concatenate([texts, paired[frequent]])
+    counts = csr_array((ones, (texts, terms)), (n_texts, len(distinct) + len(pair_hashes)))
+    lines = ["\n".join(["", *distinct[start : start + LINE]]) for start in range(0, len(distinct), LINE)]
+    encodings = tokenizer.encode_batch_fast([*lines, "\n"])
+    pieces = np.concatenate([np.array(encoding.ids, np.int32) for encoding in encodings])
+    owners = np.concatenate([np.arange(counts.shape[1]), np.cumsum(pieces == pieces[0])[:-1] - 1]).astype(np.int32)
+    return counts, owners, np.concatenate([hashes, pair_hashes, hash_pairs(pieces)])
 
 
-def weigh(features: Features, min_count: int, idf: float) -> pd.Series:
-    """Return the weights of features in at least `min_count` texts, float32 under their hashes, ascending.
+def weigh(features: Features, min_count: int, max_features: int, idf: float) -> pd.Series:
+    """Return the weights of the most frequent features in at least `min_count` texts, float32 under their hashes.
 
-    A weight is (1 + log(texts / texts with the feature))^idf; texts count once for each distinct word that has it.
+    A weight is (1 + log(texts / texts with the feature))^idf; texts count once for each distinct term that has it.
     """
     counts, owners, hashes = features
-    found_in = pd.Series(np.bincount(counts.indices, minlength=counts.shape[1])[owners]).groupby(hashes).sum()
-    known = found_in[found_in >= min_count]
+    ids, distinct = pd.factorize(hashes)
+    found_in = pd.Series(np.bincount(ids, np.bincount(counts.indices, minlength=counts.shape[1])[owners]), distinct)
+    known = found_in[found_in >= min_count].nlargest(max_features)
     return ((1 + np.log((counts.shape[0] / known).clip(lower=1))) ** idf).astype(np.float32)
 
 
 def pack(features: Features, weights: pd.Series) -> csr_array:
     """Return the bags of texts, a matrix of shape (n_texts, n_weights).
 
-    A feature has log(1 + count of its word) x weight; a bag is scaled to length 1, and unknown features are left out.
+    A feature has log(1 + count of its term) x weight; a bag is scaled to length 1, and unknown features are left out.
     """
     counts, owners, hashes = features
     ids = weights.index.get_indexer(hashes).astype(np.int32)
     known = np.flatnonzero(ids >= 0)
     entries = weights.to_numpy()[ids[known]], (owners[known], ids[known])
     bags = counts.log1p() @ csr_array(entries, (counts.shape[1], len(weights)))
-    bags.data /= np.repeat(norm(bags, axis=1), np.diff(bags.indptr))
+    bags.data /= np.repeat(np.sqrt(bags.power(2).sum(axis=1)), np.diff(bags.indptr))
     return bags
