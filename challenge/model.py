@@ -89,14 +89,15 @@ class Classifier(nn.Module):
     def start(self, bags: csr_array, targets: csr_array) -> None:
         """Set the bias to the log-odds of the labels, and the table to naive Bayes log-odds of features and labels.
 
-        A feature's weight in the texts with a label, as a multiple of what the label's share of texts leads to
-        expect, against the same in the texts without it; `smoothing` is added to both, so that rare features say
-        little.
+        A feature's weight in the texts with a label, against what the label's share of all texts leads to expect; the
+        same in the texts without it. `smoothing` is added to each, so that what is rare says little.
         """
+        smoothing, totals = self.settings.smoothing, bags.sum(axis=0)[:, None]
         share = ((targets.sum(axis=0) + 1) / (bags.shape[0] + 2)).astype(np.float32)
-        inside, smoothing = (bags.T @ targets).toarray(), self.settings.smoothing
-        outside = np.maximum(bags.sum(axis=0)[:, None] - inside, 0)  # rounding may take it below
-        odds = np.log(inside / share + smoothing) - np.log(outside / (1 - share) + smoothing)
+        inside = (bags.T @ targets).toarray()
+        outside = np.maximum(totals - inside, 0)  # rounding may take it below
+        odds = np.log((inside + smoothing) / (totals * share + smoothing))
+        odds -= np.log((outside + smoothing) / (totals * (1 - share) + smoothing))
         self.table.copy_(torch.from_numpy(odds))
         self.bias.copy_(torch.from_numpy(share).logit())
 
@@ -109,7 +110,7 @@ class Classifier(nn.Module):
         of what PyTorch's own gradient of `embedding_bag` does, which sorts the ids anew in every step.
         """
         settings, n_texts, table = self.settings, bags.shape[0], self.table
-        squares = torch.full_like(table, 1e-12)  # not zero, which there is no dividing by
+        squares = torch.full_like(table, 0.1)  # more than nothing, so that faint gradients make short steps
         size = min(settings.batch_size, n_texts // STEPS + 1)
         steps = settings.epochs * len(range(0, n_texts, size))
         order = torch.Generator().manual_seed(settings.seed)
@@ -117,7 +118,7 @@ class Classifier(nn.Module):
         batches = tqdm(chain.from_iterable(shuffles), "training", steps, disable=None)  # None: at a terminal only
         for step, batch in enumerate(batches):
             texts, truth = bags[batch.numpy()], torch.from_numpy(targets[batch.numpy()].toarray())
-            errors = (self(texts).sigmoid() - truth.to(table.device)) / len(batch)
+            errors = self(texts).sigmoid() - truth.to(table.device)
             gradient = add_up(texts.T.tocsr(), errors)
             rate = settings.learning_rate * (1 - step / steps)
             table.addcdiv_(gradient, squares.addcmul_(gradient, gradient).sqrt(), value=-rate)

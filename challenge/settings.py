@@ -40,7 +40,7 @@ class Settings:
     idf
         Exponent of the inverse document frequency in a feature's weight; 0 weighs all features alike.
     smoothing
-        Added to a feature's summed weights before the table starts at their log-odds; more of it quiets rare features.
+        Added to the summed weights that the table starts at the log-odds of; more of it quiets what is rare.
     epochs
         Passes over the training texts; 0 keeps the naive Bayes start.
     batch_size
@@ -56,10 +56,10 @@ class Settings:
     pieces: Annotated[int, Field(ge=256, le=100_000)] = 3000
     min_count: Annotated[int, Field(ge=1)] = 2
     max_features: Annotated[int, Field(ge=1)] = 100_000
-    idf: Annotated[float, Field(ge=0, le=4)] = 0.5
-    smoothing: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    idf: Annotated[float, Field(ge=0, le=4)] = 1
+    smoothing: Annotated[float, Field(gt=0, le=1e6)] = 0.2
     epochs: Annotated[int, Field(ge=0, le=1000)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 2048
-    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.4
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu"] = "auto"
