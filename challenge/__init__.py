@@ -3,8 +3,8 @@
     uvicorn challenge:app --port 9876       the service
     python -m challenge --help              the commands
 
-Data flows once: a table of films (`movies`), hashed bags (`text`), logits and ranked genres (`model`), their score
-(`metrics`). `api` and `__main__` stand on these, and all of them on `settings`.
+Data flows once: a table of films (`movies`), hashed bags (`text`), logits and ranked genres (`model`). `api` and
+`__main__` stand on these, and all of them on `settings`.
 """
 
 from challenge.api import app

@@ -9,9 +9,8 @@ import uvicorn
 from jsonargparse import auto_cli
 from pydantic import TypeAdapter, ValidationError
 
-from challenge import metrics
 from challenge.model import Classifier
-from challenge.movies import read_movies, to_submission
+from challenge.movies import RANKS, judge, read_movies, to_submission
 from challenge.settings import ChallengeError, Settings
 
 
@@ -47,13 +46,13 @@ def predict(films: Path, model: Path = Path("model.pt"), output: Path = Path("su
         Where to write the rankings, as JSON.
     """
     movies = read_movies(str(films), str(films), labelled=False)
-    rankings = Classifier.load(model).rank(movies["synopsis"], metrics.RANKS)
+    rankings = Classifier.load(model).rank(movies["synopsis"], RANKS)
     output.write_text(json.dumps(to_submission(movies, rankings)))
     print(f"{output}: ranked the genres of {len(movies)} films")
 
 
 def evaluate(films: Path, submission: Path) -> None:
-    """Print the mean average precision at five (MAP@5) of rankings, after the figures of each genre.
+    """Print the scores of rankings, the mean average precision at five (MAP@5) last, after the figures of each genre.
 
     Parameters
     ----------
@@ -66,8 +65,9 @@ def evaluate(films: Path, submission: Path) -> None:
         rankings = TypeAdapter(dict[str, dict[str, str]]).validate_json(submission.read_bytes())
     except ValidationError as error:
         raise ChallengeError(f"{submission}: not what predict writes: {error.errors()[0]['msg']}") from error
-    score, per_genre = metrics.evaluate(read_movies(str(films), str(films), labelled=True), rankings)
-    print(per_genre.to_string(float_format="{:.3f}".format), f"MAP@5 {score:.4f}", sep="\n\n")
+    scores, per_genre = judge(read_movies(str(films), str(films), labelled=True), rankings)
+    totals = "\n".join(f"{name} {score:.4f}" for name, score in scores.items())
+    print(per_genre.to_string(float_format="{:.3f}".format), totals, sep="\n\n")
 
 
 def serve(host: str = "127.0.0.1", port: int = 9876) -> None:
@@ -87,14 +87,11 @@ def main() -> None:
     """Run a command; a fault that the user can put right ends it with one line and exit status 2."""
     try:
         auto_cli([train, predict, evaluate, serve], prog="python -m challenge")
-    except (ChallengeError, OSError) as error:
-        complaint = str(error)
-    except ValidationError as error:
-        complaint = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in error.errors())
-    else:
-        return
-    print(f"error: {complaint}", file=sys.stderr)
-    sys.exit(2)
+    except (ChallengeError, OSError, ValidationError) as error:
+        faults = error.errors() if isinstance(error, ValidationError) else []
+        complaint = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in faults)
+        print(f"error: {complaint or error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request, UploadFile
 from fastapi.responses import JSONResponse
 
-from challenge.metrics import RANKS
 from challenge.model import Classifier
-from challenge.movies import read_movies, to_submission
+from challenge.movies import RANKS, read_movies, to_submission
 from challenge.settings import ChallengeError, Settings
 
 app = FastAPI(title="challenge", summary="Learns the genres of films from their synopses.", description=__doc__)

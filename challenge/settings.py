@@ -56,7 +56,7 @@ class Settings:
     pieces: Annotated[int, Field(ge=256, le=100_000)] = 3000
     min_count: Annotated[int, Field(ge=1)] = 2
     max_features: Annotated[int, Field(ge=1)] = 100_000
-    idf: Annotated[float, Field(ge=0, le=4)] = 1
+    idf: Annotated[float, Field(ge=0, le=4)] = 0.5
     smoothing: Annotated[float, Field(gt=0, le=1e6)] = 0.2
     epochs: Annotated[int, Field(ge=0, le=1000)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 2048

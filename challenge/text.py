@@ -60,8 +60,8 @@ def split_words(texts: pd.Series) -> pd.Series:
 
     column = pa.array(texts, pa.large_string())
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
-        parts = pool.map(split, [column[start : start + PART] for start in range(0, len(texts), PART)])
-        codes, lengths = zip(*parts)
+        parts = [column[start : start + PART] for start in range(0, len(texts), PART)]
+        codes, lengths = zip(*pool.map(split, parts))
     words: pd.Series = pa.chunked_array(codes).to_pandas()
     words.index = np.repeat(np.arange(len(texts), dtype=np.int32), np.concatenate(lengths))
     return words
@@ -111,8 +111,7 @@ def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer, min_coun
     ones, texts = np.ones(len(terms), np.float32), np.concatenate([texts, paired[frequent]])
     counts = csr_array((ones, (texts, terms)), (n_texts, len(distinct) + len(pair_hashes)))
     lines = ["\n".join(["", *distinct[start : start + LINE]]) for start in range(0, len(distinct), LINE)]
-    encodings = tokenizer.encode_batch_fast([*lines, "\n"])
-    pieces = np.concatenate([np.array(encoding.ids, np.int32) for encoding in encodings])
+    pieces = np.concatenate([np.array(line.ids, np.int32) for line in tokenizer.encode_batch_fast([*lines, "\n"])])
     owners = np.concatenate([np.arange(counts.shape[1]), np.cumsum(pieces == pieces[0])[:-1] - 1]).astype(np.int32)
     return counts, owners, np.concatenate([hashes, pair_hashes, hash_pairs(pieces)])
 
