@@ -5,6 +5,7 @@
 #   ./run.sh TRAIN.csv TEST.csv      on your files
 #   ENDPOINT=https://…/ ./run.sh     on the files of a challenge server, which gets the results
 #   ./run.sh test [ARGUMENT…]        the tests; arguments go to pytest
+#   ./run.sh bench [FOLDER]          a table beside fastText and TF-IDF, on the files of a folder
 #
 # PORT (9876) and CHALLENGE_MODEL (model.pt) can be set. The rankings are written to submission.json.
 set -euo pipefail
@@ -47,11 +48,17 @@ print(answer[sys.argv[2]] if sys.argv[2:] else answer)' "$@"
 
 # Set-up, where .env is missing, unfinished, or of another list
 home=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-[[ ${1:-} == test || $# == 0 || $# == 2 ]] || fail "usage: ./run.sh [TRAIN.csv TEST.csv | test [ARGUMENT…]]" 2
+[[ ${1:-} =~ ^(test|bench)$ || $# == 0 || $# == 2 ]] ||
+  fail "usage: ./run.sh [TRAIN.csv TEST.csv | test [ARGUMENT…] | bench [FOLDER]]" 2
 train=$home/challenge/sample/train.csv test=$home/challenge/sample/test.csv
-if [[ ${1:-} != test && $# == 2 ]]; then
+if [[ ! ${1:-} =~ ^(test|bench)$ && $# == 2 ]]; then
   for file in "$@"; do [[ -r $file && ! -d $file ]] || fail "$file: no such file, or not readable" 2; done
   train=$(realpath "$1") test=$(realpath "$2")
+fi
+if [[ ${1:-} == bench && $# == 2 ]]; then
+  [[ -d $2 ]] || fail "$2: no such folder" 2
+  BENCH_FOLDER=$(realpath "$2")
+  export BENCH_FOLDER
 fi
 cd "$home"
 cmp -s environment.yml .env/environment.yml || ./init.sh
@@ -59,6 +66,11 @@ source .env/bin/activate
 if [[ ${1:-} == test ]]; then
   shift
   exec python -m pytest "$@"
+elif [[ ${1:-} == bench ]]; then
+  peers=${TMPDIR:-/tmp}/challenge-peers # outside the project, which needs none of it
+  [[ -x $peers/bin/python ]] || python -m venv "$peers"
+  "$peers/bin/pip" install --quiet --disable-pip-version-check scikit-learn fasttext-numpy2-wheel
+  BENCH_PEERS=$peers/bin/python exec python -m pytest -qs challenge/chapters/8-benchmark.md
 fi
 
 # 1. Get the data

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from challenge.settings import ModelError, Settings
-from challenge.text import Array, find_features, learn_pieces, pack, split_words, to_matrix, weigh
+from challenge.text import Array, find_features, learn_pieces, pack, split_words, weigh
 
 FORMAT = "challenge model, format 2"  # the one key of a model file; what older code can't read needs another
 PAIRS = 10_000  # a pair of words has to occur once in this many texts
@@ -75,12 +75,14 @@ class Classifier(nn.Module):
             How to learn; the same data, settings and number of threads give the same classifier, to the byte.
         """
         pairs = labels.str.split().reset_index(drop=True).explode().astype("category")
-        targets, words = to_matrix(pairs, len(texts)).minimum(1), split_words(texts)
+        ones, names = np.ones(len(pairs), np.float32), list(pairs.cat.categories)
+        targets = csr_array((ones, (pairs.index, pairs.cat.codes)), (len(texts), len(names))).minimum(1)
+        words = split_words(texts)
         tokenizer = learn_pieces(words, settings.pieces)
         features = find_features(words, len(texts), tokenizer, max(settings.min_count, len(texts) // PAIRS))
-        most = max(1, min(settings.max_features, CELLS // targets.shape[1]))
+        most = max(1, min(settings.max_features, CELLS // len(names)))
         weights = weigh(features, settings.min_count, most, settings.idf)
-        classifier = cls(settings, tokenizer, weights, list(pairs.cat.categories)).to(pick_device(settings.device))
+        classifier = cls(settings, tokenizer, weights, names).to(pick_device(settings.device))
         bags = pack(features, weights)
         classifier.start(bags, targets)
         classifier.descend(bags, targets)
@@ -173,8 +175,7 @@ class Classifier(nn.Module):
             classifier = cls(Settings(**settings), Tokenizer.from_str(tokenizer), features, labels)
             classifier.load_state_dict(state)
         except Exception as error:  # whatever a file that is not a model leads to
-            fault = "not a whole" if path.exists() else "no"
-            raise ModelError(f"{path.name}: {fault} {FORMAT}; train one first") from error
+            raise ModelError(f"{path.name}: no whole {FORMAT}, is there; train one first") from error
         return classifier.to(pick_device(device))
 
 

@@ -46,15 +46,14 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
     """
     columns = ["movie_id", "synopsis", "genres"] if labelled else ["movie_id", "synopsis"]
     blocks = csv.ReadOptions(use_threads=False, block_size=LONGEST_ROW)  # with threads, complaints don't name the row
+    rows = csv.ParseOptions(newlines_in_values=True)
     cells = csv.ConvertOptions(column_types=dict.fromkeys(columns, string()), strings_can_be_null=False)
     try:
         content = input_stream(source).read()
         if content.startswith(b"__label__"):
             movies = read_lines(content)
         else:
-            movies = csv.read_csv(
-                BufferReader(content), blocks, csv.ParseOptions(newlines_in_values=True), cells
-            ).to_pandas()
+            movies = csv.read_csv(BufferReader(content), blocks, rows, cells).to_pandas()
     except (OSError, ValueError) as error:
         raise ChallengeError(f"{name}: not a readable CSV file: {error}") from error
     missing = [column for column in columns if column not in movies.columns]

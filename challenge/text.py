@@ -58,10 +58,9 @@ def split_words(texts: pd.Series) -> pd.Series:
         lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
         return lists.flatten().dictionary_encode(), np.diff(lists.offsets)
 
-    column = pa.array(texts, pa.large_string())
+    batches = pa.table([pa.array(texts, pa.large_string())], ["text"]).to_batches(PART)
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
-        parts = [column[start : start + PART] for start in range(0, len(texts), PART)]
-        codes, lengths = zip(*pool.map(split, parts))
+        codes, lengths = zip(*pool.map(split, (batch["text"] for batch in batches)))
     words: pd.Series = pa.chunked_array(codes).to_pandas()
     words.index = np.repeat(np.arange(len(texts), dtype=np.int32), np.concatenate(lengths))
     return words
@@ -72,12 +71,6 @@ def learn_pieces(words: pd.Series, size: int) -> Tokenizer:
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(words.cat.categories[:SAMPLE].str[:LONGEST_PIECE], size, show_progress=False)
     return Tokenizer.from_str(tokenizer.to_str())
-
-
-def to_matrix(things: pd.Series, n_texts: int) -> csr_array:
-    """Return how often each text holds each category of a categorical series under the numbers of the texts."""
-    shape = n_texts, len(things.cat.categories)
-    return csr_array((np.ones(len(things), np.float32), (things.index, things.cat.codes)), shape)
 
 
 def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer, min_count: int = 1) -> Features:
