@@ -10,7 +10,6 @@ Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a linear cl
 import os
 from dataclasses import asdict
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -114,15 +113,14 @@ class Classifier(nn.Module):
         settings, n_texts, table = self.settings, bags.shape[0], self.table
         squares = torch.full_like(table, 0.1)  # more than nothing, so that faint gradients make short steps
         size = min(settings.batch_size, n_texts // STEPS + 1)
-        steps = settings.epochs * len(range(0, n_texts, size))
-        order = torch.Generator().manual_seed(settings.seed)
-        shuffles = (torch.split(torch.randperm(n_texts, generator=order), size) for _ in range(settings.epochs))
-        batches = tqdm(chain.from_iterable(shuffles), "training", steps, disable=None)  # None: at a terminal only
-        for step, batch in enumerate(batches):
-            texts, truth = bags[batch.numpy()], torch.from_numpy(targets[batch.numpy()].toarray())
+        epochs = np.tile(np.arange(n_texts), (settings.epochs, 1))
+        order = np.random.default_rng(settings.seed).permuted(epochs, axis=1).ravel()
+        for start in tqdm(range(0, order.size, size), "training", disable=None):  # None: at a terminal only
+            batch = order[start : start + size]
+            texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray())
             errors = self(texts).sigmoid() - truth.to(table.device)
             gradient = add_up(texts.T.tocsr(), errors)
-            rate = settings.learning_rate * (1 - step / steps)
+            rate = settings.learning_rate * (1 - start / order.size)
             table.addcdiv_(gradient, squares.addcmul_(gradient, gradient).sqrt(), value=-rate)
 
     def forward(self, bags: csr_array) -> Tensor:
