@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from challenge.settings import ModelError, Settings
-from challenge.text import Array, find_features, learn_pieces, pack, split_words, weigh
+from challenge.text import find_features, learn_pieces, pack, split_words, weigh
 
 FORMAT = "challenge model, format 2"  # the one key of a model file; what older code can't read needs another
-PAIRS = 10_000  # a pair of words has to occur once in this many texts
 CELLS = 2**24  # of the table, at most: many labels leave room for fewer features
 STEPS = 64  # of an epoch, at least
 
@@ -57,8 +56,9 @@ class Classifier(nn.Module):
         """Make a classifier that knows nothing: all zeros."""
         super().__init__()
         self.settings, self.tokenizer, self.weights, self.labels = settings, tokenizer, weights, labels
-        self.table = nn.Parameter(torch.zeros(len(weights), len(labels)), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(len(labels)), requires_grad=False)
+        device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu"
+        self.table = nn.Parameter(torch.zeros(len(weights), len(labels), device=device), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(len(labels), device=device), requires_grad=False)
 
     @classmethod
     def learn(cls, texts: pd.Series, labels: pd.Series, settings: Settings) -> "Classifier":
@@ -78,10 +78,10 @@ class Classifier(nn.Module):
         targets = csr_array((ones, (pairs.index, pairs.cat.codes)), (len(texts), len(names))).minimum(1)
         words = split_words(texts)
         tokenizer = learn_pieces(words, settings.pieces)
-        features = find_features(words, len(texts), tokenizer, max(settings.min_count, len(texts) // PAIRS))
+        features = find_features(words, len(texts), tokenizer)
         most = max(1, min(settings.max_features, CELLS // len(names)))
         weights = weigh(features, settings.min_count, most, settings.idf)
-        classifier = cls(settings, tokenizer, weights, names).to(pick_device(settings.device))
+        classifier = cls(settings, tokenizer, weights, names)
         bags = pack(features, weights)
         classifier.start(bags, targets)
         classifier.descend(bags, targets)
@@ -127,7 +127,7 @@ class Classifier(nn.Module):
         """Return logits of shape (n_bags, n_labels)."""
         return add_up(bags, self.table) + self.bias
 
-    def predict(self, texts: pd.Series) -> Array:
+    def predict(self, texts: pd.Series) -> np.ndarray:
         """Return the probability of each label for each text, float32 of shape (n_texts, n_labels)."""
         bags = pack(find_features(split_words(texts), len(texts), self.tokenizer), self.weights)
         return np.asarray(self(bags).sigmoid().cpu())
@@ -159,7 +159,7 @@ class Classifier(nn.Module):
             unfinished.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: Path, device: str = "auto") -> "Classifier":
+    def load(cls, path: Path) -> "Classifier":
         """Read a classifier from a file; nothing that the file may hold is run.
 
         Raises
@@ -174,9 +174,4 @@ class Classifier(nn.Module):
             classifier.load_state_dict(state)
         except Exception as error:  # whatever a file that is not a model leads to
             raise ModelError(f"{path.name}: no whole {FORMAT}, is there; train one first") from error
-        return classifier.to(pick_device(device))
-
-
-def pick_device(name: str) -> str:
-    """Return the device to compute on: for "auto", a GPU where there is one."""
-    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu"
+        return classifier

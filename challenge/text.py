@@ -1,44 +1,31 @@
-"""Text to bags: words, pairs of words, subword pieces, and the weights of their hashed features.
+"""Text to bags: words, their subword pieces, and the weights of their hashed features.
 
-A text is lower-cased and cut into words: runs of letters, marks and digits. Its terms are its words and its pairs of
-neighbouring words. Byte-pair encoding cuts a word into pieces. The features of a term are the term as a whole and, of a
-word, its pairs of neighbouring pieces, the marks before and after it being pieces too; each is known by a 32-bit hash.
-A distinct word is encoded once, however often it occurs; the rest is vectorised.
+A text is lower-cased and cut into words: runs of letters, marks and digits. Byte-pair encoding cuts a word into pieces.
+The features of a word are the word as a whole and its pairs of neighbouring pieces, the marks before and after it being
+pieces too; each is known by a 32-bit hash. A distinct word is encoded once, however often it occurs; the rest is
+vectorised.
 
 Bags are a sparse matrix of texts x features in rows (CSR): the ids, offsets and weights of an embedding bag.
 
-Not handled: punctuation, upper case, and the order of more than two words.
+Not handled: punctuation, upper case, and the order of words.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
-Array = NDArray[Any]
-Features = tuple[csr_array, Array, Array]  # what `find_features` returns
+Features = tuple[csr_array, np.ndarray, np.ndarray]  # what `find_features` returns
 
 SAMPLE = 10_000  # distinct words that the pieces are learnt from; more change little and take time
 LONGEST_PIECE = 32  # characters
 PART = 8192  # texts that a thread cuts into words at a time
 LINE = 1000  # words that a thread cuts into pieces at a time
-COUNTERS = 2**21  # for pairs of words; two that share a counter may both seem frequent, which does no harm
-MULTIPLIER = 116049371  # of word n-grams in fastText's src/dictionary.cc
-
-
-def hash_pairs(tokens: Array) -> Array:
-    """Hash neighbouring tokens: the first x MULTIPLIER + the second, modulo 2^32.
-
-    >>> hash_pairs(np.array([7, 8, 9], np.int32)) - np.array([7, 8], np.int32) * MULTIPLIER
-    array([8, 9], dtype=int32)
-    """
-    return tokens[:-1] * MULTIPLIER + tokens[1:]
+MULTIPLIER = 116049371  # a pair's hash is its first piece x this + its second, as in fastText's src/dictionary.cc
 
 
 def split_words(texts: pd.Series) -> pd.Series:
@@ -53,7 +40,7 @@ def split_words(texts: pd.Series) -> pd.Series:
     Categories (3, str): ['no', 'ça', 'va']
     """
 
-    def split(part: pa.Array) -> tuple[pa.Array, Array]:
+    def split(part: pa.Array) -> tuple[pa.Array, np.ndarray]:
         trimmed = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(part), r"[^\pL\pM\pN]+", " "))
         lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
         return lists.flatten().dictionary_encode(), np.diff(lists.offsets)
@@ -73,8 +60,8 @@ def learn_pieces(words: pd.Series, size: int) -> Tokenizer:
     return Tokenizer.from_str(tokenizer.to_str())
 
 
-def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer, min_count: int = 1) -> Features:
-    """Find the terms of texts, and the features of these terms.
+def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer) -> Features:
+    """Find the features of the words of texts.
 
     Parameters
     ----------
@@ -84,35 +71,26 @@ def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer, min_coun
         Number of the texts.
     tokenizer
         What cuts words into pieces.
-    min_count
-        Most pairs of words that occur less often are left out before they cost time.
 
     Returns
     -------
     counts, owners, hashes
-        How often each text holds each term, of shape (n_texts, n_terms); for each feature of each term, the number of
-        the term and the hash of the feature.
+        How often each text holds each distinct word, of shape (n_texts, n_words); for each feature of each distinct
+        word, the number of the word and the hash of the feature, modulo 2^32.
     """
-    distinct, texts, codes = words.cat.categories.to_list(), words.index.to_numpy(), words.cat.codes.to_numpy()
+    distinct, ones = words.cat.categories.to_list(), np.ones(len(words), np.float32)
+    counts = csr_array((ones, (words.index, words.cat.codes)), (n_texts, len(distinct)))
     hashes = pd.util.hash_array(np.array(distinct, object)).astype(np.int32)
-    neighbours = texts[:-1] == texts[1:]
-    paired, pairs = texts[:-1][neighbours], hash_pairs(hashes[codes])[neighbours]
-    counters = pairs % COUNTERS
-    frequent = (np.bincount(counters) >= min_count)[counters]
-    pairs, pair_hashes = pd.factorize(pairs[frequent])
-    terms = np.concatenate([codes, pairs.astype(np.int32) + len(distinct)])
-    ones, texts = np.ones(len(terms), np.float32), np.concatenate([texts, paired[frequent]])
-    counts = csr_array((ones, (texts, terms)), (n_texts, len(distinct) + len(pair_hashes)))
     lines = ["\n".join(["", *distinct[start : start + LINE]]) for start in range(0, len(distinct), LINE)]
     pieces = np.concatenate([np.array(line.ids, np.int32) for line in tokenizer.encode_batch_fast([*lines, "\n"])])
-    owners = np.concatenate([np.arange(counts.shape[1]), np.cumsum(pieces == pieces[0])[:-1] - 1]).astype(np.int32)
-    return counts, owners, np.concatenate([hashes, pair_hashes, hash_pairs(pieces)])
+    owners = np.concatenate([np.arange(len(distinct)), np.cumsum(pieces == pieces[0])[:-1] - 1]).astype(np.int32)
+    return counts, owners, np.concatenate([hashes, pieces[:-1] * MULTIPLIER + pieces[1:]])
 
 
 def weigh(features: Features, min_count: int, max_features: int, idf: float) -> pd.Series:
     """Return the weights of the most frequent features in at least `min_count` texts, float32 under their hashes.
 
-    A weight is (1 + log(texts / texts with the feature))^idf; texts count once for each distinct term that has it.
+    A weight is (1 + log(texts / texts with the feature))^idf; texts count once for each distinct word that has it.
     """
     counts, owners, hashes = features
     ids, distinct = pd.factorize(hashes)
@@ -124,7 +102,7 @@ def weigh(features: Features, min_count: int, max_features: int, idf: float) -> 
 def pack(features: Features, weights: pd.Series) -> csr_array:
     """Return the bags of texts, a matrix of shape (n_texts, n_weights).
 
-    A feature has log(1 + count of its term) x weight; a bag is scaled to length 1, and unknown features are left out.
+    A feature has log(1 + count of its word) x weight; a bag is scaled to length 1, and unknown features are left out.
     """
     counts, owners, hashes = features
     ids = weights.index.get_indexer(hashes).astype(np.int32)
