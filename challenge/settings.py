@@ -7,8 +7,10 @@ they enter, by name. The errors:
     └── ModelError       there is no model yet, or its file is not one of this product
 """
 
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, get_args, get_type_hints
 
+from optuna import Trial
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -53,13 +55,17 @@ class Settings:
         Where to compute: "auto" takes a GPU where there is one, "cpu" never.
     """
 
-    pieces: Annotated[int, Field(ge=256, le=100_000)] = 3000
+    pieces: Annotated[int, Field(ge=256, le=100_000), partial(Trial.suggest_int, low=1000, high=8000, log=True)] = 2000
     min_count: Annotated[int, Field(ge=1)] = 2
     max_features: Annotated[int, Field(ge=1)] = 100_000
-    idf: Annotated[float, Field(ge=0, le=4)] = 0.5
-    smoothing: Annotated[float, Field(gt=0, le=1e6)] = 0.2
-    epochs: Annotated[int, Field(ge=0, le=1000)] = 2
+    idf: Annotated[float, Field(ge=0, le=4), partial(Trial.suggest_float, low=0, high=1)] = 0.5
+    smoothing: Annotated[float, Field(gt=0, le=1e6), partial(Trial.suggest_float, low=0.05, high=2, log=True)] = 0.2
+    epochs: Annotated[int, Field(ge=0, le=1000), partial(Trial.suggest_int, low=1, high=4)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 2048
-    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.4
+    learning_rate: Annotated[float, Field(gt=0, le=1000), partial(Trial.suggest_float, low=0.1, high=2, log=True)] = 0.3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu"] = "auto"
+
+
+FIELDS = get_type_hints(Settings, include_extras=True).items()
+SPACE = {name: part for name, hint in FIELDS for part in get_args(hint) if isinstance(part, partial)}
