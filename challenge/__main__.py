@@ -3,21 +3,21 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 import optuna
 import pandas as pd
 import uvicorn
 from joblib import Parallel, delayed
 from jsonargparse import auto_cli
 from optuna.storages.journal import JournalFileBackend, JournalStorage
-from pydantic import TypeAdapter, ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from challenge.model import Classifier
 from challenge.movies import RANKS, judge, read_movies, to_submission
 from challenge.settings import SPACE, ChallengeError, Settings
+
+Folds = Annotated[int, Field(ge=2)]
 
 
 def train(films: Path, model: Path = Path("model.pt"), **options: Any) -> None:
@@ -72,8 +72,8 @@ def evaluate(films: Path, submission: Path) -> None:
     except ValidationError as error:
         raise ChallengeError(f"{submission}: not what predict writes: {error.errors()[0]['msg']}") from error
     scores, per_genre = judge(read_movies(str(films), str(films), labelled=True), rankings)
-    totals = "\n".join(f"{name} {score:.4f}" for name, score in scores.items())
-    print(per_genre.to_string(float_format="{:.3f}".format), totals, sep="\n\n")
+    totals = (f"{name} {score:.4f}" for name, score in scores.items())
+    print(per_genre.to_string(float_format="{:.3f}".format), "", *totals, sep="\n")
 
 
 def open_study(storage: str = "sweep.journal", study: str = "challenge", seed: int = 0) -> optuna.Study:
@@ -89,14 +89,17 @@ def open_study(storage: str = "sweep.journal", study: str = "challenge", seed: i
     seed
         Seed of the proposals; with one worker they repeat.
     """
-    place = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
-    tpe = optuna.samplers.TPESampler(seed=seed)
-    found = optuna.create_study(storage=place, sampler=tpe, study_name=study, load_if_exists=True, direction="maximize")
+    try:
+        place = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
+        found = optuna.create_study(storage=place, study_name=study, load_if_exists=True, direction="maximize")
+    except Exception as error:  # of files, of databases, and of what connects to them
+        raise ChallengeError(f"--storage {storage}: {error}") from error
+    found.sampler = optuna.samplers.TPESampler(seed=seed)
     found.enqueue_trial({name: getattr(Settings(), name) for name in SPACE}, skip_if_exists=True)
     return found
 
 
-def sweep(films: Path, trials: int = 50, minutes: float = 10, workers: int = 2, folds: int = 5, **place: Any) -> None:
+def sweep(films: Path, trials: int = 50, minutes: float = 10, workers: int = 2, folds: Folds = 5, **place: Any) -> None:
     """Search for better settings, and write them to best.yaml; the same command again goes on where it stopped.
 
     A trial is a cross-validation: each of its folds judges what was learnt from the others, and the value is the mean
@@ -117,25 +120,23 @@ def sweep(films: Path, trials: int = 50, minutes: float = 10, workers: int = 2, 
     **place
         The study.
     """
-    movies = read_movies(str(films), str(films), labelled=True)
-    if not 2 <= folds <= len(movies):
-        raise ChallengeError(f"--folds {folds}: take from 2 to {len(movies)}, the number of films")
-    fold = np.random.default_rng(0).permutation(len(movies)) % folds
+    movies = read_movies(str(films), str(films), labelled=True).sample(frac=1, random_state=0)
+    fold = pd.RangeIndex(len(movies)) % folds
     study = open_study(**place)
     missing = trials - sum(trial.state.is_finished() for trial in study.trials)
 
     def objective(trial: optuna.Trial) -> float:
-        settings = Settings(**{name: suggest(trial, name) for name, suggest in SPACE.items()})
-        scores = []
+        settings = Settings(**{name: draw(trial, name) for name, draw in SPACE.items()})
+        scores = pd.Series(dtype=float)
         for held in range(folds):
             known, asked = movies[fold != held], movies[fold == held]
             classifier = Classifier.learn(known["synopsis"], known["genres"], settings)
-            scores.append(judge(asked, to_submission(asked, classifier.rank(asked["synopsis"], RANKS)))[0]["MAP@5"])
-            trial.report(float(np.mean(scores)), held)
+            scores[held] = judge(asked, to_submission(asked, classifier.rank(asked["synopsis"], RANKS)))[0]["MAP@5"]
+            trial.report(scores.mean(), held)
             if trial.should_prune():
                 raise optuna.TrialPruned
-        trial.set_user_attr("deviation", float(np.std(scores)))
-        return float(np.mean(scores))
+        trial.set_user_attr("deviation", scores.std(ddof=0))
+        return float(scores.mean())
 
     def search(worker: int) -> None:
         if worker:  # or all would propose the same
@@ -173,7 +174,7 @@ def main() -> None:
     """Run a command; a fault that the user can put right ends it with one line and exit status 2."""
     try:
         auto_cli([train, predict, evaluate, sweep, serve], prog="python -m challenge")
-    except (ChallengeError, OSError, SQLAlchemyError, ValidationError) as error:
+    except (ChallengeError, OSError, ValidationError) as error:
         faults = error.errors() if isinstance(error, ValidationError) else []
         complaint = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in faults)
         print(f"error: {complaint or error}", file=sys.stderr)

@@ -115,7 +115,7 @@ class Classifier(nn.Module):
         size = min(settings.batch_size, n_texts // STEPS + 1)
         epochs = np.tile(np.arange(n_texts), (settings.epochs, 1))
         order = np.random.default_rng(settings.seed).permuted(epochs, axis=1).ravel()
-        for start in tqdm(range(0, order.size, size), "training", disable=None):  # None: at a terminal only
+        for start in tqdm(range(0, order.size, size), "training", delay=1, leave=False, disable=None):  # at a terminal
             batch = order[start : start + size]
             texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray())
             errors = self(texts).sigmoid() - truth.to(table.device)

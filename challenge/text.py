@@ -10,11 +10,12 @@ Bags are a sparse matrix of texts x features in rows (CSR): the ids, offsets and
 Not handled: punctuation, upper case, and the order of words.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.dataset import dataset
 from scipy.sparse import csr_array
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
@@ -22,7 +23,7 @@ Features = tuple[csr_array, np.ndarray, np.ndarray]  # what `find_features` retu
 
 SAMPLE = 10_000  # distinct words that the pieces are learnt from; more change little and take time
 LONGEST_PIECE = 32  # characters
-PART = 8192  # texts that a thread cuts into words at a time; pyarrow has a thread a core
+PART = 8192  # texts that a thread cuts into words at a time
 LINE = 1000  # words that a thread cuts into pieces at a time
 MULTIPLIER = 116049371  # a pair's hash is its first piece x this + its second, as in fastText's src/dictionary.cc
 
@@ -38,13 +39,17 @@ def split_words(texts: pd.Series) -> pd.Series:
     dtype: category
     Categories (3, str): ['no', 'ça', 'va']
     """
-    table = pa.table([pa.array(texts, pa.large_string())], ["text"])
-    spaced = pc.replace_substring_regex(pc.utf8_lower(pc.field("text")), r"[^\pL\pM\pN]+", " ")
-    trimmed = pc.utf8_trim_whitespace(spaced)
-    lists = pc.split_pattern(pc.if_else(trimmed == "", None, trimmed), " ")  # no text is not one empty word
-    found = dataset(table).to_table({"words": lists}, batch_size=PART)["words"].combine_chunks()
-    words: pd.Series = found.flatten().dictionary_encode().to_pandas()
-    words.index = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(found.offsets))
+
+    def split(part: pa.Array) -> tuple[pa.Array, np.ndarray]:
+        trimmed = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(part), r"[^\pL\pM\pN]+", " "))
+        lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
+        return lists.flatten().dictionary_encode(), np.diff(lists.offsets)
+
+    batches = pa.table([pa.array(texts, pa.large_string())], ["text"]).to_batches(PART)
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        codes, lengths = zip(*pool.map(split, (batch["text"] for batch in batches)))
+    words: pd.Series = pa.chunked_array(codes).to_pandas()
+    words.index = np.repeat(np.arange(len(texts), dtype=np.int32), np.concatenate(lengths))
     return words
 
 
