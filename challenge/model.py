@@ -115,7 +115,8 @@ class Classifier(nn.Module):
         size = min(settings.batch_size, n_texts // STEPS + 1)
         epochs = np.tile(np.arange(n_texts), (settings.epochs, 1))
         order = np.random.default_rng(settings.seed).permuted(epochs, axis=1).ravel()
-        for start in tqdm(range(0, order.size, size), "training", delay=1, leave=False, disable=None):  # at a terminal
+        # A bar at a terminal only (disable=None), and only where there is more than a second to wait
+        for start in tqdm(range(0, order.size, size), "training", delay=1, leave=False, disable=None):
             batch = order[start : start + size]
             texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray())
             errors = self(texts).sigmoid() - truth.to(table.device)
