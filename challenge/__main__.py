@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import optuna
 import pandas as pd
-import uvicorn
 from joblib import Parallel, delayed
 from jsonargparse import auto_cli
 from optuna.storages.journal import JournalFileBackend, JournalStorage
@@ -70,10 +69,9 @@ def evaluate(films: Path, submission: Path) -> None:
     try:
         rankings = TypeAdapter(dict[str, dict[str, str]]).validate_json(submission.read_bytes())
     except ValidationError as error:
-        raise ChallengeError(f"{submission}: not what predict writes: {error.errors()[0]['msg']}") from error
+        raise ChallengeError(422, f"{submission}: not what predict writes: {error.errors()[0]['msg']}") from error
     scores, per_genre = judge(read_movies(str(films), str(films), labelled=True), rankings)
-    totals = (f"{name} {score:.4f}" for name, score in scores.items())
-    print(per_genre.to_string(float_format="{:.3f}".format), "", *totals, sep="\n")
+    print(per_genre.round(3).to_string(), "", *(f"{name} {score:.4f}" for name, score in scores.items()), sep="\n")
 
 
 def open_study(storage: str = "sweep.journal", study: str = "challenge", seed: int = 0) -> optuna.Study:
@@ -93,7 +91,7 @@ def open_study(storage: str = "sweep.journal", study: str = "challenge", seed: i
         place = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
         found = optuna.create_study(storage=place, study_name=study, load_if_exists=True, direction="maximize")
     except Exception as error:  # of files, of databases, and of what connects to them
-        raise ChallengeError(f"--storage {storage}: {error}") from error
+        raise ChallengeError(422, f"--storage {storage}: {error}") from error
     found.sampler = optuna.samplers.TPESampler(seed=seed)
     found.enqueue_trial({name: getattr(Settings(), name) for name in SPACE}, skip_if_exists=True)
     return found
@@ -149,7 +147,7 @@ def sweep(films: Path, trials: int = 50, minutes: float = 10, workers: int = 2, 
     except (KeyboardInterrupt, RuntimeError) as error:
         print(f"stopped early, by {type(error).__name__}; the same command goes on")
     if not study.best_trials:
-        raise ChallengeError("no trial has come to an end; the lines above say why")
+        raise ChallengeError(422, "no trial has come to an end; the lines above say why")
     table = study.trials_dataframe(("number", "value", "user_attrs", "params", "state"))
     print(table.nlargest(10, "value").to_string(index=False))
     print("\nimportance", pd.Series(optuna.importance.get_param_importances(study)).round(2).to_string(), sep="\n")
@@ -157,27 +155,14 @@ def sweep(films: Path, trials: int = 50, minutes: float = 10, workers: int = 2, 
     print("best.yaml: the best settings; train with --config best.yaml")
 
 
-def serve(host: str = "127.0.0.1", port: int = 9876) -> None:
-    """Serve training and prediction over HTTP; CHALLENGE_MODEL names the model file, model.pt where it is not set.
-
-    Parameters
-    ----------
-    host
-        Address to listen on.
-    port
-        Port to listen on.
-    """
-    uvicorn.run("challenge:app", host=host, port=port)
-
-
 def main() -> None:
     """Run a command; a fault that the user can put right ends it with one line and exit status 2."""
     try:
-        auto_cli([train, predict, evaluate, sweep, serve], prog="python -m challenge")
+        auto_cli([train, predict, evaluate, sweep], prog="python -m challenge")
     except (ChallengeError, OSError, ValidationError) as error:
         faults = error.errors() if isinstance(error, ValidationError) else []
         complaint = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in faults)
-        print(f"error: {complaint or error}", file=sys.stderr)
+        print(f"error: {complaint or getattr(error, 'detail', error)}", file=sys.stderr)
         sys.exit(2)
 
 

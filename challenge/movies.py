@@ -4,14 +4,15 @@ Cells are text as they stand: `NA` is a word, an empty cell is an empty text, `0
 let be, and a path may end in `.gz`. fastText's files are read too: a line is a text after its labels, `__label__x`.
 """
 
+from difflib import get_close_matches
 from typing import BinaryIO
 
+import numpy as np
 import pandas as pd
-from pyarrow import BufferReader, csv, input_stream, string
+from pyarrow import BufferReader, Table, csv, input_stream, string
 
 from challenge.settings import ChallengeError
 
-LONGEST_ROW = 2**27  # bytes: the reader wants a row in one block
 RANKS = 5  # that the challenge asks for and judges
 
 
@@ -37,33 +38,41 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
     Returns
     -------
     DataFrame
-        Columns `movie_id`, `synopsis` and, if labelled, `genres`, as text and in the order of the rows.
+        Columns `movie_id`, `synopsis` and, if labelled, `genres`, as text and in the order of the rows; the attribute
+        `left_out` is the number of films without genres.
 
     Raises
     ------
     ChallengeError
-        The file can't be read, lacks a column, or holds no films.
+        The file can't be read, has a column not once, or holds no films; or, if not labelled, two films have one id.
     """
     columns = ["movie_id", "synopsis", "genres"] if labelled else ["movie_id", "synopsis"]
-    blocks = csv.ReadOptions(use_threads=False, block_size=LONGEST_ROW)  # with threads, complaints don't name the row
-    rows = csv.ParseOptions(newlines_in_values=True)
+    # A row has to fit in one block; with threads, complaints don't name the row
+    blocks = csv.ReadOptions(use_threads=False, block_size=2**27)
     cells = csv.ConvertOptions(column_types=dict.fromkeys(columns, string()), strings_can_be_null=False)
     try:
         content = input_stream(source).read()
         if content.startswith(b"__label__"):
-            movies = read_lines(content)
+            table = Table.from_pandas(read_lines(content))
         else:
-            movies = csv.read_csv(BufferReader(content), blocks, rows, cells).to_pandas()
+            table = csv.read_csv(BufferReader(content), blocks, csv.ParseOptions(newlines_in_values=True), cells)
+            if content.count(b'"') % 2:
+                raise ValueError(f'row {len(table) + 1}, or one before, has a quote (") that never closes')
+        header = table.column_names
     except (OSError, ValueError) as error:
-        raise ChallengeError(f"{name}: not a readable CSV file: {error}") from error
-    missing = [column for column in columns if column not in movies.columns]
-    if missing:
-        raise ChallengeError(f"{name}: no column {missing[0]!r}; its columns are {', '.join(movies.columns)}")
-    movies = movies[columns]
-    if labelled:
-        movies = movies[movies["genres"].str.strip() != ""]
+        raise ChallengeError(422, f"{name}: not a readable CSV file: {' '.join(str(error).split())}") from error
+    for column in columns:
+        if header.count(column) != 1:
+            near = ", ".join(get_close_matches(column, header, len(header), 0))
+            raise ChallengeError(422, f"{name}: needs one column {column!r}, and has, the nearest first, {near}")
+    films = table.select(columns).to_pandas()
+    movies = films[films["genres"].str.strip() != ""] if labelled else films
+    movies.attrs["left_out"] = len(films) - len(movies)
     if movies.empty:
-        raise ChallengeError(f"{name}: no films{' with genres' * labelled}, though the header is right")
+        raise ChallengeError(422, f"{name}: no films{' with genres' * labelled}, though the header is right")
+    doubles = movies[movies["movie_id"].duplicated()]
+    if len(doubles) and not labelled:
+        raise ChallengeError(422, f"{name}: row {doubles.index[0] + 2} repeats the movie_id {doubles.iloc[0, 0]!r}")
     return movies
 
 
@@ -75,16 +84,6 @@ def to_submission(movies: pd.DataFrame, rankings: list[list[str]]) -> dict[str, 
     """
     pairs = zip(movies["movie_id"], rankings, strict=True)
     return {movie: {str(rank): genre for rank, genre in enumerate(ranking)} for movie, ranking in pairs}
-
-
-def average_precision(genres: set[str], ranking: list[str]) -> float:
-    """Return AP@5: the sum of the precision at each rank that is right, by min(number of genres, 5).
-
-    >>> average_precision({"Drama", "War"}, ["Drama", "Crime", "War"])  # (1/1 + 2/3) / 2
-    0.8333333333333333
-    """
-    right = [genre in genres for genre in ranking[:RANKS]]
-    return sum(sum(right[:rank]) / rank for rank, hit in enumerate(right, 1) if hit) / min(len(genres), RANKS)
 
 
 def judge(movies: pd.DataFrame, submission: dict[str, dict[str, str]]) -> tuple[dict[str, float], pd.DataFrame]:
@@ -101,8 +100,8 @@ def judge(movies: pd.DataFrame, submission: dict[str, dict[str, str]]) -> tuple[
     -------
     scores, per_genre
         P@1, the share of films whose first genre is right; R@5, the share of all films' genres that are in the top
-        five; MAP@5, the mean of AP@5. And for each genre, the most frequent first, the number of its films, the share
-        of them that have it in their top five, and their MAP@5.
+        five; MAP@5, the mean of AP@5: the sum of the precision at each rank that is right, by min(number of genres, 5).
+        And for each genre, the most frequent first, the number of its films and their MAP@5.
 
     Raises
     ------
@@ -111,14 +110,13 @@ def judge(movies: pd.DataFrame, submission: dict[str, dict[str, str]]) -> tuple[
     """
     missing = sorted(set(movies["movie_id"]) - set(submission))
     if missing:
-        raise ChallengeError(f"the submission lacks {len(missing)} films, movie_id {missing[0]!r} among them")
-    films = movies.assign(genre=movies["genres"].str.split().map(set))
-    films["ranking"] = [list(submission[movie].values())[:RANKS] for movie in films["movie_id"]]
-    films["map_at_5"] = [average_precision(*film) for film in zip(films["genre"], films["ranking"], strict=True)]
-    pairs = films.explode("genre").sort_values("genre")
-    pairs["recall_at_5"] = [genre in ranking for genre, ranking in zip(pairs["genre"], pairs["ranking"], strict=True)]
-    first = sum(ranking[0] in genres for ranking, genres in zip(films["ranking"], films["genre"], strict=True))
-    scores = {"P@1": first / len(films), "R@5": pairs["recall_at_5"].mean(), "MAP@5": films["map_at_5"].mean()}
-    per_genre = pairs.groupby("genre")[["recall_at_5", "map_at_5"]].mean()
-    per_genre.insert(0, "films", pairs["genre"].value_counts())
+        raise ChallengeError(422, f"the submission lacks {len(missing)} films, movie_id {missing[0]!r} among them")
+    truth = movies.set_index("movie_id")["genres"].str.split().map(set)
+    rankings = [[*submission[movie].values(), *[""] * RANKS][:RANKS] for movie in truth.index]
+    hits = pd.DataFrame([[genre in own for genre in ranking] for own, ranking in zip(truth, rankings)], truth.index)
+    precisions = hits * hits.cumsum(axis=1) / np.arange(1, RANKS + 1)
+    films = pd.DataFrame({"genre": truth, "map_at_5": precisions.sum(axis=1) / truth.str.len().clip(upper=RANKS)})
+    recall = hits.sum(axis=None) / truth.str.len().sum()
+    scores = {"P@1": hits[0].mean(), "R@5": recall, "MAP@5": films["map_at_5"].mean()}
+    per_genre = films.explode("genre").groupby("genre")["map_at_5"].agg(films="size", map_at_5="mean")
     return scores, per_genre.sort_values("films", ascending=False, kind="stable")

@@ -1,30 +1,20 @@
-"""Every option of the product, declared once, and the errors that people see.
+"""Every option of the product, declared once, and the error that people see.
 
 `Settings` serves Python, the command line, the service and the model file alike. Values out of range are refused where
-they enter, by name. The errors:
-
-    ChallengeError       anything that the user can put right: a file, or a training that came to no model
-    └── ModelError       there is no model yet, or its file is not one of this product
+they enter, by name.
 """
 
 from functools import partial
 from typing import Annotated, Literal, get_args
 
+from fastapi import HTTPException
 from optuna import Trial
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 
-class ChallengeError(Exception):
-    """A fault that the user can put right; its text says how, in one line."""
-
-    status = 422
-
-
-class ModelError(ChallengeError):
-    """There is no model yet, or the file is not one of this product."""
-
-    status = 409
+class ChallengeError(HTTPException):
+    """A fault that the user can put right: `detail` says how, in one line, and the service answers `status_code`."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +23,8 @@ class Settings:
 
     Attributes
     ----------
-    pieces
-        Size of the subword vocabulary (byte-pair encoding); at least the 256 bytes.
+    ngram
+        Number of characters in the n-grams of words, marks of beginning and end included; short ones forgive more.
     min_count
         Features seen in fewer training texts than this are left out.
     max_features
@@ -55,7 +45,7 @@ class Settings:
         Where to compute: "auto" takes a GPU where there is one, "cpu" never.
     """
 
-    pieces: Annotated[int, Field(ge=256, le=100_000), partial(Trial.suggest_int, low=1000, high=8000, log=True)] = 2000
+    ngram: Annotated[int, Field(ge=3, le=20), partial(Trial.suggest_int, low=3, high=7)] = 5
     min_count: Annotated[int, Field(ge=1)] = 2
     max_features: Annotated[int, Field(ge=1)] = 100_000
     idf: Annotated[float, Field(ge=0, le=4), partial(Trial.suggest_float, low=0, high=1)] = 0.5

@@ -1,31 +1,23 @@
-"""Text to bags: words, their subword pieces, and the weights of their hashed features.
+"""Text to bags: words, their character n-grams, and the weights of their hashed features.
 
-A text is lower-cased and cut into words: runs of letters, marks and digits. Byte-pair encoding cuts a word into pieces.
-The features of a word are the word as a whole and its pairs of neighbouring pieces, the marks before and after it being
-pieces too; each is known by a 32-bit hash. A distinct word is encoded once, however often it occurs; the rest is
-vectorised.
+A text is lower-cased and cut into words: runs of letters, marks and digits. The features of a word are the word as a
+whole and its runs of a few characters (n-grams), the marks of where it begins and ends being characters too; each is
+known by a 32-bit hash. A distinct word is looked at once, however often it occurs, and everything is vectorised.
 
 Bags are a sparse matrix of texts x features in rows (CSR): the ids, offsets and weights of an embedding bag.
 
 Not handled: punctuation, upper case, and the order of words.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_array
-from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
-Features = tuple[csr_array, np.ndarray, np.ndarray]  # what `find_features` returns
+Features = tuple[csr_array, np.ndarray, np.ndarray, np.ndarray]  # what `find_features` returns
 
-SAMPLE = 10_000  # distinct words that the pieces are learnt from; more change little and take time
-LONGEST_PIECE = 32  # characters
-PART = 8192  # texts that a thread cuts into words at a time
-LINE = 1000  # words that a thread cuts into pieces at a time
-MULTIPLIER = 116049371  # a pair's hash is its first piece x this + its second, as in fastText's src/dictionary.cc
+MULTIPLIER = 116049371  # of a rolling hash; that of fastText's word n-grams (src/dictionary.cc)
 
 
 def split_words(texts: pd.Series) -> pd.Series:
@@ -39,28 +31,15 @@ def split_words(texts: pd.Series) -> pd.Series:
     dtype: category
     Categories (3, str): ['no', 'ça', 'va']
     """
-
-    def split(part: pa.Array) -> tuple[pa.Array, np.ndarray]:
-        trimmed = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(part), r"[^\pL\pM\pN]+", " "))
-        lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
-        return lists.flatten().dictionary_encode(), np.diff(lists.offsets)
-
-    batches = pa.table([pa.array(texts, pa.large_string())], ["text"]).to_batches(PART)
-    with ThreadPoolExecutor(pa.cpu_count()) as pool:
-        codes, lengths = zip(*pool.map(split, (batch["text"] for batch in batches)))
-    words: pd.Series = pa.chunked_array(codes).to_pandas()
-    words.index = np.repeat(np.arange(len(texts), dtype=np.int32), np.concatenate(lengths))
+    text = pc.replace_substring_regex(pc.utf8_lower(pa.array(texts, pa.large_string())), r"[^\pL\pM\pN]+", " ")
+    trimmed = pc.utf8_trim_whitespace(text)
+    lists = pc.split_pattern(pc.if_else(pc.equal(trimmed, ""), None, trimmed), " ")  # no text is not one empty word
+    words: pd.Series = pc.list_flatten(lists).dictionary_encode().to_pandas()
+    words.index = np.repeat(np.arange(len(texts), dtype=np.int32), pc.list_value_length(lists).fill_null(0))
     return words
 
 
-def learn_pieces(words: pd.Series, size: int) -> Tokenizer:
-    """Learn a byte-pair encoding of `size` pieces from the first distinct words (Sennrich et al., ACL 2016)."""
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(words.cat.categories[:SAMPLE].str[:LONGEST_PIECE], size, show_progress=False)
-    return Tokenizer.from_str(tokenizer.to_str())
-
-
-def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer) -> Features:
+def find_features(words: pd.Series, n_texts: int, ngram: int) -> Features:
     """Find the features of the words of texts.
 
     Parameters
@@ -69,46 +48,54 @@ def find_features(words: pd.Series, n_texts: int, tokenizer: Tokenizer) -> Featu
         The words of the texts.
     n_texts
         Number of the texts.
-    tokenizer
-        What cuts words into pieces.
+    ngram
+        Number of characters in an n-gram, at least 3.
 
     Returns
     -------
-    counts, owners, hashes
+    counts, owners, hashes, strengths
         How often each text holds each distinct word, of shape (n_texts, n_words); for each feature of each distinct
-        word, the number of the word and the hash of the feature, modulo 2^32.
+        word, the number of the word, the hash of the feature (int32), and how much it counts (float32): 1 for the word
+        as a whole, and for its n-grams what makes the sum of their squares 1.
     """
-    distinct, ones = words.cat.categories.to_list(), np.ones(len(words), np.float32)
+    distinct, ones = words.cat.categories.to_numpy(object), np.ones(len(words), np.float32)
     counts = csr_array((ones, (words.index, words.cat.codes)), (n_texts, len(distinct)))
-    hashes = pd.util.hash_array(np.array(distinct, object)).astype(np.int32)
-    tokenizer.model._resize_cache(0)  # a word comes once, and the cache of a tokenizer outlives it
-    lines = ["\n".join(["", *distinct[start : start + LINE]]) for start in range(0, len(distinct), LINE)]
-    pieces = np.concatenate([np.array(line.ids, np.int32) for line in tokenizer.encode_batch_fast([*lines, "\n"])])
-    owners = np.concatenate([np.arange(len(distinct)), np.cumsum(pieces == pieces[0])[:-1] - 1]).astype(np.int32)
-    return counts, owners, np.concatenate([hashes, pieces[:-1] * MULTIPLIER + pieces[1:]])
+    # All words in one row of characters, between line breaks: an n-gram may begin and end at one, but not cross it
+    characters = np.frombuffer("\n".join(["", *distinct, *[""] * ngram]).encode("utf-32-le"), np.uint32)
+    number = np.cumsum(characters == ord("\n"), dtype=np.int32)
+    starts = np.flatnonzero(number[: 1 - ngram] == number[ngram - 2 : -1])
+    windows = np.lib.stride_tricks.sliding_window_view(characters, ngram)
+    ngrams = (windows @ MULTIPLIER ** np.arange(ngram, dtype=np.uint32))[starts]
+    hashes = np.concatenate([pd.util.hash_array(distinct).astype(np.int32), ngrams.view(np.int32)])
+    owners = np.concatenate([np.arange(len(distinct), dtype=np.int32), number[starts] - 1])
+    strengths = (np.bincount(owners) - 1).clip(1)[owners].astype(np.float32) ** -0.5
+    strengths[: len(distinct)] = 1
+    return counts, owners, hashes, strengths
 
 
-def weigh(features: Features, min_count: int, max_features: int, idf: float) -> pd.Series:
-    """Return the weights of the most frequent features in at least `min_count` texts, float32 under their hashes.
+def weigh(features: Features, min_count: int, most: int, idf: float) -> pd.Series:
+    """Return the weights of the `most` frequent features in at least `min_count` texts, float32 under their hashes.
 
     A weight is (1 + log(texts / texts with the feature))^idf; texts count once for each distinct word that has it.
     """
-    counts, owners, hashes = features
+    counts, owners, hashes, _ = features
     ids, distinct = pd.factorize(hashes)
     found_in = pd.Series(np.bincount(ids, np.bincount(counts.indices, minlength=counts.shape[1])[owners]), distinct)
-    known = found_in[found_in >= min_count].nlargest(max_features)
+    known = found_in[found_in >= min_count].nlargest(most)
     return ((1 + np.log((counts.shape[0] / known).clip(lower=1))) ** idf).astype(np.float32)
 
 
-def pack(features: Features, weights: pd.Series) -> csr_array:
-    """Return the bags of texts, a matrix of shape (n_texts, n_weights).
+def pack(features: Features, weights: pd.Series) -> tuple[csr_array, np.ndarray]:
+    """Return the bags of texts, of shape (n_texts, n_weights), and the lengths that they had before they were scaled.
 
-    A feature has log(1 + count of its word) x weight; a bag is scaled to length 1, and unknown features are left out.
+    A feature has log(1 + count of its word) x strength x weight; a bag is scaled to length 1, and unknown features are
+    left out.
     """
-    counts, owners, hashes = features
+    counts, owners, hashes, strengths = features
     ids = weights.index.get_indexer(hashes).astype(np.int32)
     known = np.flatnonzero(ids >= 0)
-    entries = weights.to_numpy()[ids[known]], (owners[known], ids[known])
+    entries = strengths[known] * weights.to_numpy()[ids[known]], (owners[known], ids[known])
     bags = counts.log1p() @ csr_array(entries, (counts.shape[1], len(weights)))
-    bags.data /= np.repeat(np.sqrt(bags.power(2).sum(axis=1)), np.diff(bags.indptr))
-    return bags
+    lengths = np.sqrt(bags.power(2).sum(axis=1))
+    bags.data /= np.repeat(lengths, np.diff(bags.indptr))
+    return bags, lengths
