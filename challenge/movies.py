@@ -58,13 +58,13 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
             table = csv.read_csv(BufferReader(content), blocks, csv.ParseOptions(newlines_in_values=True), cells)
             if content.count(b'"') % 2:
                 raise ValueError(f'row {len(table) + 1}, or one before, has a quote (") that never closes')
-        header = table.column_names
+        header = [column[:99] for column in table.column_names]  # whatever file this is, complaints stay readable
     except (OSError, ValueError) as error:
         raise ChallengeError(422, f"{name}: not a readable CSV file: {' '.join(str(error).split())}") from error
     for column in columns:
         if header.count(column) != 1:
-            near = ", ".join(get_close_matches(column, header, len(header), 0))
-            raise ChallengeError(422, f"{name}: needs one column {column!r}, and has, the nearest first, {near}")
+            near = ", ".join(get_close_matches(column, header[:999], 5, 0))
+            raise ChallengeError(422, f"{name}: needs one column {column!r}; the nearest that it has: {near}")
     films = table.select(columns).to_pandas()
     movies = films[films["genres"].str.strip() != ""] if labelled else films
     movies.attrs["left_out"] = len(films) - len(movies)

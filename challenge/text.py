@@ -66,7 +66,7 @@ def find_features(words: pd.Series, n_texts: int, ngram: int) -> Features:
     starts = np.flatnonzero(number[: 1 - ngram] == number[ngram - 2 : -1])
     windows = np.lib.stride_tricks.sliding_window_view(characters, ngram)
     ngrams = (windows @ MULTIPLIER ** np.arange(ngram, dtype=np.uint32))[starts]
-    hashes = np.concatenate([pd.util.hash_array(distinct).astype(np.int32), ngrams.view(np.int32)])
+    hashes = np.concatenate([pd.util.hash_array(distinct, categorize=False).astype(np.int32), ngrams.view(np.int32)])
     owners = np.concatenate([np.arange(len(distinct), dtype=np.int32), number[starts] - 1])
     strengths = (np.bincount(owners) - 1).clip(1)[owners].astype(np.float32) ** -0.5
     strengths[: len(distinct)] = 1
