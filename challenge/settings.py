@@ -49,10 +49,10 @@ class Settings:
     min_count: Annotated[int, Field(ge=1)] = 2
     max_features: Annotated[int, Field(ge=1)] = 100_000
     idf: Annotated[float, Field(ge=0, le=4), partial(Trial.suggest_float, low=0, high=1)] = 0.5
-    smoothing: Annotated[float, Field(gt=0, le=1e6), partial(Trial.suggest_float, low=0.05, high=2, log=True)] = 0.2
+    smoothing: Annotated[float, Field(gt=0, le=1e6), partial(Trial.suggest_float, low=0.02, high=2, log=True)] = 0.2
     epochs: Annotated[int, Field(ge=0, le=1000), partial(Trial.suggest_int, low=1, high=4)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 2048
-    learning_rate: Annotated[float, Field(gt=0, le=1000), partial(Trial.suggest_float, low=0.1, high=2, log=True)] = 0.3
+    learning_rate: Annotated[float, Field(gt=0, le=1e3), partial(Trial.suggest_float, low=0.02, high=2, log=True)] = 0.3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu"] = "auto"
 
