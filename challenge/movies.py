@@ -94,7 +94,7 @@ def judge(movies: pd.DataFrame, submission: dict[str, dict[str, str]]) -> tuple[
     movies
         Films, with `movie_id` and the true `genres`.
     submission
-        For each `movie_id` its genres by rank, best first; films that are not in `movies` are not looked at.
+        For each `movie_id` its genres by rank, best first; what is named again is not looked at, nor are other films.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def judge(movies: pd.DataFrame, submission: dict[str, dict[str, str]]) -> tuple[
     if missing:
         raise ChallengeError(422, f"the submission lacks {len(missing)} films, movie_id {missing[0]!r} among them")
     truth = movies.set_index("movie_id")["genres"].str.split().map(set)
-    rankings = [[*submission[movie].values(), *[""] * RANKS][:RANKS] for movie in truth.index]
+    rankings = [[*dict.fromkeys(submission[movie].values()), *[""] * RANKS][:RANKS] for movie in truth.index]
     hits = pd.DataFrame([[genre in own for genre in ranking] for own, ranking in zip(truth, rankings)], truth.index)
     precisions = hits * hits.cumsum(axis=1) / np.arange(1, RANKS + 1)
     films = pd.DataFrame({"genre": truth, "map_at_5": precisions.sum(axis=1) / truth.str.len().clip(upper=RANKS)})
