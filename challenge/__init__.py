@@ -3,8 +3,9 @@
     uvicorn challenge:app --port 9876       the service, its page at /, its description at /docs
     python -m challenge --help              the commands
 
-Data flows once: a table of films (`movies`), hashed bags, logits and ranked genres (`model`). The service below and the
-commands (`__main__`) stand on these, and all of them on `settings`. The service heeds the environment variables
+Data flows once: a table of films (`movies`), hashed bags (`text`), logits and ranked genres (`model`). The service
+below and the commands (`__main__`) stand on these, and all of them on `settings`. The service heeds the environment
+variables
 
     CHALLENGE_MODEL     the model file; model.pt where it is not set
     CHALLENGE_HOSTS     the names under which browsers may reach the service, with spaces between; those of this machine
@@ -105,15 +106,15 @@ def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
     """
     movies, classifier = read_movies(file.file, file.filename or "file", labelled=False), current()
     if explain:
-        films = zip(movies["movie_id"], movies["synopsis"], strict=True)
-        return {movie: classifier.explain(synopsis, RANKS).to_dict() for movie, synopsis in films}
+        return {movie: classifier.explain(synopsis, RANKS).to_dict() for movie, synopsis in movies.to_numpy()}
     return to_submission(movies, classifier.rank(movies["synopsis"], RANKS))
 
 
 @app.get("/health")
 def health() -> dict[str, Any]:
     """Tell which model is served: when it was saved (seconds since 1970), its genres, the settings of its training."""
-    return {"genres": current().labels, "settings": current().settings, "saved": MODEL.stat().st_mtime}
+    classifier = current()
+    return {"genres": classifier.labels, "settings": classifier.settings, "saved": MODEL.stat().st_mtime}
 
 
 app.mount("/", StaticFiles(directory=Path(__file__).with_name("web"), html=True))
