@@ -70,7 +70,7 @@ elif [[ ${1:-} == bench ]]; then
   peers=${TMPDIR:-/tmp}/challenge-peers # outside the project, which needs none of it
   [[ -x $peers/bin/python ]] || python -m venv "$peers"
   "$peers/bin/pip" install --quiet --disable-pip-version-check scikit-learn fasttext-numpy2-wheel
-  BENCH_PEERS=$peers/bin/python exec python -m pytest -qs challenge/chapters/10-benchmark.md
+  BENCH_PEERS=$peers/bin/python exec python -m pytest -qs challenge/chapters/11-benchmark.md
 fi
 
 # 1. Get the data

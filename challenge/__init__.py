@@ -21,14 +21,13 @@ from functools import lru_cache
 from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Request, UploadFile
 from fastapi.staticfiles import StaticFiles
 from filelock import FileLock, Timeout
 
 from challenge.model import Classifier
-from challenge.movies import RANKS, read_movies, to_submission
+from challenge.movies import RANKS, read_movies
 from challenge.settings import ChallengeError, Settings
 
 __all__ = ["ChallengeError", "Classifier", "Settings", "app", "read_movies"]
@@ -42,7 +41,7 @@ UPLOAD = int(os.environ.get("CHALLENGE_UPLOAD", 2**30))
 def guard(request: Request) -> None:
     """Refuse what the pages of other sites send, whatever name they call this machine by; others send no origin."""
     origin = request.headers.get("origin", "")
-    if origin and (request.url.hostname not in HOSTS or urlsplit(origin).netloc != request.url.netloc):
+    if origin and (request.url.hostname not in HOSTS or not origin.endswith(f"//{request.url.netloc}")):
         raise ChallengeError(403, f"a page of {origin} may not use this service; CHALLENGE_HOSTS says which may")
 
 
@@ -106,8 +105,8 @@ def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
     """
     movies, classifier = read_movies(file.file, file.filename or "file", labelled=False), current()
     if explain:
-        return {movie: classifier.explain(synopsis, RANKS).to_dict() for movie, synopsis in movies.to_numpy()}
-    return to_submission(movies, classifier.rank(movies["synopsis"], RANKS))
+        return {movie: classifier.explain(synopsis, RANKS).to_dict() for movie, synopsis in movies["synopsis"].items()}
+    return dict(classifier.rank(movies["synopsis"], RANKS).to_dict("index"))
 
 
 @app.get("/health")
