@@ -3,9 +3,8 @@
     uvicorn challenge:app --port 9876       the service, its page at /, its description at /docs
     python -m challenge --help              the commands
 
-Data flows once: a table of films (`movies`), hashed bags (`text`), logits and ranked genres (`model`). The service
-below and the commands (`__main__`) stand on these, and all of them on `settings`. The service heeds the environment
-variables
+Data flows once: a table of films (`movies`), hashed bags, logits and ranked genres (`model`). The service below and the
+commands (`__main__`) stand on these, and all of them on `settings`. The service heeds the environment variables
 
     CHALLENGE_MODEL     the model file; model.pt where it is not set
     CHALLENGE_HOSTS     the names under which browsers may reach the service, with spaces between; those of this machine

@@ -172,7 +172,7 @@ def sweep(plot: Path | None = None, **options: Any) -> None:
         for name in ("optimization_history", "param_importances", "slice"):
             axes = getattr(optuna.visualization.matplotlib, f"plot_{name}")(study)
             getattr(axes, "flat", [axes])[0].figure.savefig(plot / f"{name}.png", bbox_inches="tight")
-    table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna()  # of trials that were not pruned
+    table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna()  # not those pruned
     print(table.nlargest(10, "value").to_string(index=False))
     print("\nimportance", pd.Series(optuna.importance.get_param_importances(study)).round(2).to_string(), sep="\n")
     Path("best.yaml").write_text(json.dumps(study.best_params))
@@ -186,7 +186,7 @@ def main() -> None:
     except (ChallengeError, ImportError, OSError, SQLAlchemyError, ValidationError) as error:
         faults = error.errors() if isinstance(error, ValidationError) else []
         complaint = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in faults)
-        ArgumentParser().exit(2, f"error: {complaint or getattr(error, 'detail', error)}\n")
+        ArgumentParser().exit(2, f"error: {complaint or getattr(error, 'detail', None) or error}\n")
 
 
 if __name__ == "__main__":

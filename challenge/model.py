@@ -1,6 +1,12 @@
-"""The bag model: one column of weights a label, summed over the features of a text.
+"""Text to bags, and the bag model: one column of weights a label, summed over the features of a text.
 
     logit of a label = bias of the label + sum over the text's features of weight x table[feature, label]
+
+A text is lower-cased and cut into words: runs of letters, marks and digits. The features of a word are the word as a
+whole and its runs of a few characters (n-grams), the marks of where it begins and ends being characters too; each is
+known by a 32-bit hash. A distinct word is looked at once, however often it occurs, and everything is vectorised. Bags
+are a sparse matrix of texts x features in rows (CSR): the ids, offsets and weights of an embedding bag. Not handled:
+punctuation, upper case, and the order of words.
 
 The table starts at the naive Bayes log-odds of features and labels, shrunk towards zero, which says nothing; a pass or
 two of Adagrad on the one-vs-all logistic loss then weigh the features against each other. The idea is that of Wang and
@@ -156,7 +162,8 @@ class Classifier(nn.Module):
         """Make a classifier of what was learnt."""
         super().__init__()
         self.settings, self.weights, self.labels = settings, weights, labels
-        device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu"
+        gpu = settings.device == "auto" and torch.cuda.is_available()
+        device = f"cuda:{os.getenv('LOCAL_RANK', 0)}" if gpu else "cpu"  # torchrun numbers a machine's processes
         self.table, self.bias = (nn.Parameter(part.to(device), requires_grad=False) for part in (table, bias))
 
     @classmethod
@@ -273,7 +280,6 @@ class Classifier(nn.Module):
         """
         try:
             settings, hashes, weights, labels, state = torch.load(path, "cpu", weights_only=True)[FORMAT]
-            classifier = cls(Settings(**settings), pd.Series(weights.numpy(), hashes.numpy()), labels, **state)
+            return cls(Settings(**settings), pd.Series(weights.numpy(), hashes.numpy()), labels, **state)
         except Exception as error:  # whatever a file that is not a model leads to
             raise ChallengeError(409, f"{path.name}: no whole {FORMAT}, is there; train one first") from error
-        return classifier
