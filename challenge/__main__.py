@@ -130,7 +130,7 @@ def search(
 
     def objective(trial: optuna.Trial) -> float:
         # Seeded anew for each trial, so that no two draw the same numbers, whoever runs them, and going on repeats none
-        trial.study.sampler = optuna.samplers.TPESampler(seed=seed + trial.number)
+        trial.study.sampler = optuna.samplers.TPESampler(seed=hash((seed, trial.number)) % 2**32)
         settings = Settings(**{name: draw(trial, name) for name, draw in SPACE.items()})
         scores = pd.Series(dtype=float)
         for held in range(folds):

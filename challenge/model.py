@@ -113,11 +113,11 @@ def pack(counts: csr_array, features: pd.DataFrame, weights: pd.Series) -> tuple
 
 def gather(own: Any) -> list[Any]:
     """Return what each process of a training has, in the order of the processes, of which torchrun starts several."""
-    everyones = [own]
+    parts = [own]
     if distributed.is_initialized():
-        everyones *= distributed.get_world_size()
-        distributed.all_gather_object(everyones, own)
-    return everyones
+        parts *= distributed.get_world_size()
+        distributed.all_gather_object(parts, own)
+    return parts
 
 
 def add_up(bags: csr_array, table: Tensor) -> Tensor:
