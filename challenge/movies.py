@@ -58,7 +58,7 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
         raise ChallengeError(422, f"{name}: not a readable CSV file: {' '.join(str(error).split())}") from error
     for column in columns:
         if header.count(column) != 1:
-            raise ChallengeError(422, f"{name}: needs one column {column!r}, but has {', '.join(header)[:999]}")
+            raise ChallengeError(422, f"{name}: needs one column {column!r}, but has {', '.join(header)[:300]}")
     films = table.select(columns).to_pandas().set_index("movie_id")
     movies = films[films["genres"].str.strip() != ""] if labelled else films
     movies.attrs["left_out"] = len(films) - len(movies)
