@@ -106,7 +106,7 @@ def pack(counts: csr_array, features: pd.DataFrame, weights: pd.Series) -> tuple
     known, ids = features[ids >= 0], ids[ids >= 0]
     entries = known["strength"] * weights.to_numpy()[ids], (known["owner"], ids)
     bags = counts.log1p() @ csr_array(entries, (counts.shape[1], len(weights)))
-    lengths = np.sqrt(bags.power(2).sum(axis=1))
+    lengths = np.sqrt(csr_array((bags.data**2, bags.indices, bags.indptr), bags.shape).sum(axis=1))
     bags.data /= np.repeat(lengths, np.diff(bags.indptr))
     return bags, lengths
 
@@ -183,10 +183,11 @@ class Classifier(nn.Module):
             How to learn; the same data, settings and numbers of threads and processes give the same classifier, to the
             byte.
         """
-        pairs = labels.str.split().reset_index(drop=True).explode()
-        names, n_texts = sorted(set().union(*gather(set(pairs)))), sum(gather(len(texts)))
-        ones, columns = np.ones(len(pairs), np.float32), pd.Index(names).get_indexer(pairs)
-        targets = csr_array((ones, (pairs.index, columns)), (len(texts), len(names))).minimum(1)
+        pairs = labels.str.split().reset_index(drop=True).explode().astype("category")
+        names, n_texts = sorted(set().union(*gather(list(pairs.cat.categories)))), sum(gather(len(texts)))
+        # 32 bits throughout, or a product copies the ids of all bags to 64
+        places = np.array([pairs.index, pd.Index(names).get_indexer(pairs.cat.categories)[pairs.cat.codes]], np.int32)
+        targets = csr_array((np.ones(len(pairs), np.float32), places), (len(texts), len(names))).minimum(1)
         counts, features = find_features(split_words(texts), len(texts), settings.ngram)
         found_in = pd.concat(gather(features["texts"])).groupby(level=0, sort=False).sum()
         # The table has 2^24 cells at most: many labels leave room for fewer features
