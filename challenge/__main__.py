@@ -10,7 +10,6 @@ from joblib import Parallel, delayed
 from jsonargparse import ArgumentParser, auto_cli
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from pydantic import Field, TypeAdapter, ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 from torch import distributed
 
 from challenge.model import Classifier
@@ -94,8 +93,11 @@ def open_study(storage: str = "sweep.journal", study: str = "challenge") -> optu
     study
         Name of the study in the storage.
     """
-    place = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
-    found = optuna.create_study(storage=place, study_name=study, load_if_exists=True, direction="maximize")
+    try:
+        place = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
+        found = optuna.create_study(storage=place, study_name=study, load_if_exists=True, direction="maximize")
+    except Exception as error:  # of files, of databases, and of what connects to them
+        raise ChallengeError(422, f"--storage {storage}: {error}") from error
     found.enqueue_trial({name: getattr(Settings(), name) for name in SPACE}, skip_if_exists=True)
     return found
 
@@ -171,6 +173,7 @@ def sweep(plot: Path | None = None, **options: Any) -> None:
         plot.mkdir(parents=True, exist_ok=True)
         for name in ("optimization_history", "param_importances", "slice"):
             axes = getattr(optuna.visualization.matplotlib, f"plot_{name}")(study)
+            # Slices are several axes, of one figure
             getattr(axes, "flat", [axes])[0].figure.savefig(plot / f"{name}.png", bbox_inches="tight")
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna()  # not those pruned
     print(table.nlargest(10, "value").to_string(index=False))
@@ -183,10 +186,10 @@ def main() -> None:
     """Run a command; a fault that the user can put right ends it with one line and exit status 2."""
     try:
         auto_cli([train, predict, evaluate, sweep], prog="python -m challenge")
-    except (ChallengeError, ImportError, OSError, SQLAlchemyError, ValidationError) as error:
+    except (ChallengeError, OSError, ValidationError) as error:
         faults = error.errors() if isinstance(error, ValidationError) else []
         complaint = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in faults)
-        ArgumentParser().exit(2, f"error: {complaint or getattr(error, 'detail', None) or error}\n")
+        ArgumentParser().exit(2, f"error: {complaint or getattr(error, 'detail', error)}\n")
 
 
 if __name__ == "__main__":

@@ -87,15 +87,6 @@ def find_features(words: pd.Series, n_texts: int, ngram: int) -> tuple[csr_array
     return counts, pd.DataFrame({"owner": owners, "texts": found_in, "strength": strengths}, hashes)
 
 
-def weigh(found_in: pd.Series, n_texts: int, most: int, settings: Settings) -> pd.Series:
-    """Return the weights of the `most` frequent features in at least `min_count` texts, float32 under their hashes.
-
-    A weight is (1 + log(texts / texts with the feature))^idf; texts count once for each distinct word that has it.
-    """
-    known = found_in[found_in >= settings.min_count].nlargest(most)
-    return ((1 + np.log((n_texts / known).clip(lower=1))) ** settings.idf).astype(np.float32)
-
-
 def pack(counts: csr_array, features: pd.DataFrame, weights: pd.Series) -> tuple[csr_array, np.ndarray]:
     """Return the bags of texts, of shape (n_texts, n_weights), and the lengths that they had before they were scaled.
 
@@ -151,7 +142,8 @@ class Classifier(nn.Module):
     settings
         How it learnt.
     weights
-        The features that it knows, the rows of the table: their weights under their hashes.
+        The features that it knows, the rows of the table: their weights, (1 + log(texts / texts with it))^idf, float32
+        under their hashes.
     labels
         The names of the labels, the columns of the table, ascending.
     table, bias
@@ -191,7 +183,9 @@ class Classifier(nn.Module):
         counts, features = find_features(split_words(texts), len(texts), settings.ngram)
         found_in = pd.concat(gather(features["texts"])).groupby(level=0, sort=False).sum()
         # The table has 2^24 cells at most: many labels leave room for fewer features
-        weights = weigh(found_in, n_texts, min(settings.max_features, 2**24 // len(names)), settings)
+        known = found_in[found_in >= settings.min_count].nlargest(min(settings.max_features, 2**24 // len(names)))
+        # Texts count once for each distinct word that has a feature, which may be more than there are
+        weights = ((1 + np.log((n_texts / known).clip(lower=1))) ** settings.idf).astype(np.float32)
         bags, _ = pack(counts, features, weights)
         classifier = cls(settings, weights, names, *start(bags, targets, n_texts, settings.smoothing))
         classifier.descend(bags, targets, n_texts)
@@ -209,6 +203,7 @@ class Classifier(nn.Module):
         settings, table = self.settings, self.table
         squares = torch.full_like(table, 0.1)  # more than nothing, so that faint gradients make short steps
         size = min(settings.batch_size, n_texts // 64 + 1)  # so that an epoch has steps enough
+        # A permutation of the texts for each epoch, one after the other
         order = np.random.default_rng(settings.seed).random((settings.epochs, bags.shape[0])).argsort(axis=1).ravel()
         batches = np.array_split(order, max(1, settings.epochs * n_texts // size))
         # A bar at a terminal only (None), of one process, and only where there is more than a second to wait

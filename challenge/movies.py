@@ -53,7 +53,7 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
             table = csv.read_csv(BufferReader(content), blocks, csv.ParseOptions(newlines_in_values=True), cells)
             if content.count(b'"') % 2:
                 raise ValueError(f'row {len(table) + 1}, or one before, has a quote (") that never closes')
-        header = [column[:99] for column in table.column_names]  # whatever file this is, complaints stay readable
+        header = table.column_names  # in here, since it may not be UTF-8
     except (OSError, ValueError) as error:
         raise ChallengeError(422, f"{name}: not a readable CSV file: {' '.join(str(error).split())}") from error
     for column in columns:
