@@ -26,10 +26,8 @@ from fastapi.staticfiles import StaticFiles
 from filelock import FileLock, Timeout
 
 from challenge.model import Classifier
-from challenge.movies import RANKS, read_movies
+from challenge.movies import RANKS, read_movies, to_submission
 from challenge.settings import ChallengeError, Settings
-
-__all__ = ["ChallengeError", "Classifier", "Settings", "app", "read_movies"]
 
 MODEL = Path(os.environ.get("CHALLENGE_MODEL", "model.pt"))
 TOKEN = os.environ.get("CHALLENGE_TOKEN")
@@ -74,14 +72,14 @@ def train(request: Request, file: UploadFile, settings: Annotated[Settings, Depe
     """
     if TOKEN and not compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {TOKEN}".encode()):
         raise ChallengeError(401, "training needs the header 'Authorization: Bearer …', with the token of this service")
-    movies = read_movies(file.file, file.filename or "file", labelled=True)
+    movies, left_out = read_movies(file.file, file.filename or "file", labelled=True)
     try:
         with FileLock(f"{MODEL}.lock", timeout=0):
             classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
             classifier.save(MODEL)
     except Timeout as error:
         raise ChallengeError(409, "another training is running; try again when it has ended") from error
-    return {"films": len(movies), "left_out": movies.attrs["left_out"], "genres": classifier.labels}
+    return {"films": len(movies), "left_out": left_out, "genres": classifier.labels}
 
 
 @app.post("/genres/predict")
@@ -102,10 +100,10 @@ def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
 
         {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "stole": 0.29, "(bias)": -2.03}, "Crime": {}}}
     """
-    movies, classifier = read_movies(file.file, file.filename or "file", labelled=False), current()
+    (movies, _), classifier = read_movies(file.file, file.filename or "file", labelled=False), current()
     if explain:
-        return {movie: classifier.explain(synopsis, RANKS).to_dict() for movie, synopsis in movies["synopsis"].items()}
-    return dict(classifier.rank(movies["synopsis"], RANKS).to_dict("index"))
+        return dict(zip(movies.index, classifier.explain(movies["synopsis"], RANKS)))
+    return to_submission(movies.index, classifier.rank(movies["synopsis"], RANKS))
 
 
 @app.get("/health")

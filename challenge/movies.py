@@ -1,10 +1,11 @@
-"""CSV in, films out; rankings out, and how good they are. Every complaint names the file, and the column or row.
+"""CSV in, films out; rankings out, and how good they are. Every error names the file, and the column or row.
 
 Cells are text as they stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. Other columns are
-let be, and a path may end in `.gz`. fastText's files are read too: a line is a text after its labels, `__label__x`,
+ignored, and a path may end in `.gz`. fastText's files are read too: a line is a text after its labels, `__label__x`,
 and its `movie_id` is its number.
 """
 
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import pandas as pd
@@ -15,7 +16,7 @@ from challenge.settings import ChallengeError
 RANKS = 5  # that the challenge asks for and judges
 
 
-def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFrame:
+def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:
     """Read a table of films.
 
     Parameters
@@ -23,15 +24,15 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
     source
         Path of a CSV file, or an open one.
     name
-        What to call the file in complaints.
+        What to call the file in errors.
     labelled
         Whether genres are needed too; films without any are left out then.
 
     Returns
     -------
-    DataFrame
-        Columns `synopsis` and, if labelled, `genres`, under `movie_id`, as text and in the order of the rows; the
-        attribute `left_out` is the number of films without genres.
+    films, left_out
+        The films in the order of the rows, under `movie_id`, with the columns `synopsis` and, if labelled, `genres`,
+        lists. And the number of films that were left out because they have no genres.
 
     Raises
     ------
@@ -60,26 +61,31 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> pd.DataFra
         if header.count(column) != 1:
             raise ChallengeError(422, f"{name}: needs one column {column!r}, but has {', '.join(header)[:300]}")
     films = table.select(columns).to_pandas().set_index("movie_id")
-    movies = films[films["genres"].str.strip() != ""] if labelled else films
-    movies.attrs["left_out"] = len(films) - len(movies)
+    if labelled:
+        films["genres"] = films["genres"].str.split()
+    movies = films[films["genres"].str.len() > 0] if labelled else films
     if movies.empty:
         raise ChallengeError(422, f"{name}: no films{' with genres' * labelled}, though the header is right")
     double = movies.index.duplicated().argmax()  # the first row is none: 0 says that there is none
     if double and not labelled:
         raise ChallengeError(422, f"{name}: row {double + 2} repeats the movie_id {movies.index[double]!r}")
-    return movies
+    return movies, len(films) - len(movies)
 
 
-def judge(movies: pd.DataFrame, rankings: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame]:
+def to_submission(movie_ids: Iterable[str], rankings: Iterable[Iterable[str]]) -> dict[str, dict[str, str]]:
+    """Return rankings in the form that the challenge asks for: the best genre of each film under "0", and so on."""
+    return {movie: {str(rank): genre for rank, genre in enumerate(own)} for movie, own in zip(movie_ids, rankings)}
+
+
+def score(genres: Iterable[Iterable[str]], rankings: Iterable[Iterable[str]]) -> tuple[dict[str, float], pd.DataFrame]:
     """Compare rankings with the truth.
 
     Parameters
     ----------
-    movies
-        Films with the true `genres`, under `movie_id`.
+    genres
+        The true genres of each film.
     rankings
-        A row a film, under `movie_id`: its genres, best first; what is named again is not looked at, nor are films that
-        are not among the others.
+        The genres that each film is ranked to have, best first; what is named again is ignored.
 
     Returns
     -------
@@ -87,19 +93,10 @@ def judge(movies: pd.DataFrame, rankings: pd.DataFrame) -> tuple[dict[str, float
         P@1, the share of films whose first genre is right; R@5, the share of all films' genres that are in the top
         five; MAP@5, the mean of AP@5: the sum of the precision at each rank that is right, by min(number of genres, 5).
         And for each genre, the most frequent first, the number of its films and their MAP@5.
-
-    Raises
-    ------
-    ChallengeError
-        The rankings lack a film.
     """
-    missing = movies.index.difference(rankings.index)
-    if len(missing):
-        raise ChallengeError(422, f"the submission lacks {len(missing)} films, movie_id {missing[0]!r} among them")
-    truth = movies["genres"].str.split().map(set)
-    ranked = rankings[~rankings.index.duplicated()].loc[truth.index].to_numpy()
-    tops = [[*dict.fromkeys(ranking), *[""] * RANKS][:RANKS] for ranking in ranked]
-    hits = pd.DataFrame([[genre in own for genre in top] for own, top in zip(truth, tops)], truth.index)
+    truth = pd.Series(map(set, genres))
+    tops = [[*dict.fromkeys(ranking), *[""] * RANKS][:RANKS] for ranking in rankings]
+    hits = pd.DataFrame([[genre in own for genre in top] for own, top in zip(truth, tops, strict=True)])
     precisions = hits * hits.cumsum(axis=1) / (hits.columns + 1)
     films = pd.DataFrame({"genre": truth, "map_at_5": precisions.sum(axis=1) / truth.str.len().clip(upper=RANKS)})
     scores = {"P@1": hits[0].mean(), "R@5": hits.sum().sum() / truth.str.len().sum(), "MAP@5": films["map_at_5"].mean()}

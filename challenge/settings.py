@@ -4,11 +4,9 @@
 they enter, by name.
 """
 
-from functools import partial
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from fastapi import HTTPException
-from optuna import Trial
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -23,16 +21,19 @@ class Settings:
 
     Attributes
     ----------
-    ngram
-        Number of characters in the n-grams of words, marks of beginning and end included; short ones forgive more.
+    ngrams
+        Most pieces in the n-grams of a word, the marks of its beginning and end included.
+    pair_weight
+        How much a pair of neighbouring words counts, beside 1 for a word; 0 leaves pairs out.
     min_count
-        Features seen in fewer training texts than this are left out.
+        Features in fewer training texts than this are ignored.
     max_features
-        Of the other features, the most frequent ones are kept, up to this many.
+        Of the other features, those that count most are kept, up to this many.
     idf
-        Exponent of the inverse document frequency in a feature's weight; 0 weighs all features alike.
+        Exponent of the inverse document frequency in a feature's weight; 0 gives all features the same weight.
     smoothing
-        Added to the summed weights that the table starts at the log-odds of; more of it quiets what is rare.
+        Additive smoothing of the naive Bayes start, in mean weights of a feature; more of it makes what is rare say
+        less.
     epochs
         Passes over the training texts; 0 keeps the naive Bayes start.
     batch_size
@@ -45,17 +46,14 @@ class Settings:
         Where to compute: "auto" takes a GPU where there is one, "cpu" never.
     """
 
-    ngram: Annotated[int, Field(ge=3, le=20), partial(Trial.suggest_int, low=3, high=7)] = 5
+    ngrams: Annotated[int, Field(ge=2, le=20)] = 3
+    pair_weight: Annotated[float, Field(ge=0, le=10)] = 0.5
     min_count: Annotated[int, Field(ge=1)] = 2
-    max_features: Annotated[int, Field(ge=1)] = 100_000
-    idf: Annotated[float, Field(ge=0, le=4), partial(Trial.suggest_float, low=0, high=1)] = 0.5
-    smoothing: Annotated[float, Field(gt=0, le=1e6), partial(Trial.suggest_float, low=0.02, high=2, log=True)] = 0.2
-    epochs: Annotated[int, Field(ge=0, le=1000), partial(Trial.suggest_int, low=1, high=4)] = 2
+    max_features: Annotated[int, Field(ge=1)] = 115_000
+    idf: Annotated[float, Field(ge=0, le=4)] = 0.5
+    smoothing: Annotated[float, Field(gt=0, le=1e6)] = 2.0
+    epochs: Annotated[int, Field(ge=0, le=1000)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 2048
-    learning_rate: Annotated[float, Field(gt=0, le=1e3), partial(Trial.suggest_float, low=0.02, high=2, log=True)] = 0.3
+    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = 0.3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu"] = "auto"
-
-
-# Where a sweep looks: what stands third in an annotation draws a value of the field from a trial
-SPACE = {name: draw for name, kind in Settings.__annotations__.items() for draw in get_args(kind)[2:]}
