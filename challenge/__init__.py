@@ -4,15 +4,15 @@
     python -m challenge --help              the commands
 
 Data flows once: a table of films (`movies`), hashed bags, logits and ranked genres (`model`). The service below and the
-commands (`__main__`) stand on these, and all of them on `settings`. The service heeds the environment variables
+commands (`__main__`) stand on these, and all of them on `settings`. The service reads the environment variables
 
     CHALLENGE_MODEL     the model file; model.pt where it is not set
     CHALLENGE_HOSTS     the names under which browsers may reach the service, with spaces between; those of this machine
     CHALLENGE_UPLOAD    bytes of the largest upload; 1 GiB
-    CHALLENGE_TOKEN     what a training has to bear in its header, as in "Authorization: Bearer …"; nothing
+    CHALLENGE_TOKEN     what a training needs in its header, as in "Authorization: Bearer …"; nothing
 
 It reads the model anew when the file has changed, so that every worker, and a server started again, serves what was
-trained last. One training runs at a time; predictions go on meanwhile, with the former model.
+trained last. One training runs at a time; predictions are answered meanwhile, by the former model.
 """
 
 import os
@@ -60,7 +60,7 @@ def current() -> Classifier:
 def train(request: Request, file: UploadFile, settings: Annotated[Settings, Depends()]) -> dict[str, Any]:
     """Train on a CSV file with columns movie_id, synopsis and genres, and save the model.
 
-    Genres are separated by spaces; films without any are left out. Other columns are let be. For example:
+    Genres are separated by spaces; films without any are left out. Other columns are ignored. For example:
 
         movie_id,year,synopsis,genres
         17,1959,"A heist goes wrong, and a cellist pays.",Crime Drama
@@ -86,7 +86,7 @@ def train(request: Request, file: UploadFile, settings: Annotated[Settings, Depe
 def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
     """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis.
 
-    Other columns are let be. For example:
+    Other columns are ignored. For example:
 
         movie_id,synopsis
         155,A masked burglar returns what he stole.
@@ -95,10 +95,11 @@ def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
 
         {"155": {"0": "Thriller", "1": "Crime", "2": "Drama", "3": "Action", "4": "Mystery"}}
 
-    With explain=true it tells what each word adds to the logits of these genres, the best first. A genre's figures sum
-    to its logit, and 1 / (1 + exp(-logit)) is its probability:
+    With explain=true it tells what each word, and each pair of neighbouring words, adds to the logits of these genres,
+    the best first; "(start)" stands before the first word. A genre's figures sum to its logit, and
+    1 / (1 + exp(-logit)) is its probability:
 
-        {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "stole": 0.29, "(bias)": -2.03}, "Crime": {}}}
+        {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "a masked": 0.05, "(bias)": -2.03}, "Crime": {}}}
     """
     (movies, _), classifier = read_movies(file.file, file.filename or "file", labelled=False), current()
     if explain:

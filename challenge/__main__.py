@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import optuna
 import pandas as pd
 from jsonargparse import ArgumentParser, auto_cli
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import distributed
 
@@ -20,8 +21,7 @@ class Parser(ArgumentParser):
 
     def add_argument(self, *names: Any, **options: Any) -> Any:
         """Add an argument."""
-        if names == ("films",):
-            options = {"nargs": "+", "type": Path, "help": options["help"]}
+        options = {"nargs": "+", "type": Path, "help": options["help"]} if names == ("films",) else options
         return super().add_argument(*names, **options)
 
 
@@ -55,6 +55,8 @@ def train(films: list[Path], model: Path = Path("model.pt"), **options: Any) -> 
     if rank == 0:
         classifier.save(model)
         print(f"{model}: learnt {len(classifier.labels)} genres from {n_films} films")
+    if distributed.is_initialized():
+        distributed.destroy_process_group()  # or a process aborts now and then as it ends
 
 
 def predict(table: Path, model: Path = Path("model.pt"), output: Path = Path("submission.json")) -> None:
@@ -104,7 +106,7 @@ def sweep(
     workers: int = 2,
     folds: Annotated[int, Field(ge=2)] = 5,
     seed: int = 0,
-    storage: str = "sqlite:///sweep.db?timeout=60",
+    storage: str = "sweep.journal",
 ) -> None:
     """Search for better settings, and write them to best.yaml; the same command again resumes.
 
@@ -126,15 +128,16 @@ def sweep(
     seed
         Seed of the proposals; with one worker they repeat.
     storage
-        Where the trials are kept: the URL of a database that Optuna knows, as in postgresql://…; whoever names the same
-        storage shares the work.
+        Where the trials are kept: a file, or the URL of a database that Optuna knows, as in postgresql://…; whoever
+        names the same storage shares the work.
     """
     movies = read_all(films).sample(frac=1, random_state=0)
     fold = pd.RangeIndex(len(movies)) % folds
     try:
-        study = optuna.create_study(storage=storage, study_name="challenge", load_if_exists=True, direction="maximize")
+        place = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
+        study = optuna.create_study(storage=place, study_name="challenge", load_if_exists=True, direction="maximize")
     except Exception as error:  # of files, of databases, and of what connects to them
-        raise ChallengeError(422, f"--storage {storage}: {error}") from error
+        raise ChallengeError(422, f"--storage {storage}: {str(error).splitlines()[0]}") from error
 
     def objective(trial: optuna.Trial) -> float:
         # Seeded anew for each trial, so that no two draw the same numbers, whoever runs them, and resuming repeats none
@@ -158,9 +161,9 @@ def sweep(
         trial.set_user_attr("deviation", scores.std(ddof=0))
         return float(scores.mean())
 
+    missing = trials - sum(trial.datetime_start is not None for trial in study.trials)
     study.enqueue_trial(vars(Settings()), skip_if_exists=True)
     enough = optuna.study.MaxTrialsCallback(trials, states=None)
-    missing = trials - sum(trial.state.is_finished() for trial in study.trials)
     try:
         study.optimize(objective, max(0, missing), 60 * minutes, workers, catch=Exception, callbacks=[enough])
     except KeyboardInterrupt:

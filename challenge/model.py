@@ -40,8 +40,7 @@ def all_reduce(part: int | np.ndarray | Tensor) -> Tensor:
 def sum_bags(bags: csr_array, layer: nn.EmbeddingBag) -> Tensor:
     """Return the weighted sums of the rows of a layer over bags, of shape (n_bags, n_columns)."""
     parts = (torch.from_numpy(part).to(layer.weight.device) for part in (bags.indices, bags.indptr, bags.data))
-    sums: Tensor = layer(*parts)
-    return sums
+    return layer.forward(*parts)
 
 
 def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: Tensor, smoothing: float) -> Tensor:
@@ -142,7 +141,7 @@ class Classifier(nn.Module):
         self.bias.copy_(prior.logit())
         weight.copy_(naive_bayes_log_odds(bags, targets, prior, settings.smoothing))
         squares = torch.full_like(weight, 0.1)  # more than nothing, so that faint gradients make short steps
-        size = min(settings.batch_size, n_texts // 64 + 1)  # so that an epoch has steps enough
+        size = min(settings.batch_size, n_texts // 32 + 1)  # so that an epoch has steps enough
         # A permutation of the texts for each epoch, one after the other
         order = np.random.default_rng(settings.seed).random((settings.epochs, targets.shape[0])).argsort(axis=1).ravel()
         batches = np.array_split(order, max(1, settings.epochs * n_texts // size))

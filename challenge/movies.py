@@ -61,9 +61,8 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> tuple[pd.D
         if header.count(column) != 1:
             raise ChallengeError(422, f"{name}: needs one column {column!r}, but has {', '.join(header)[:300]}")
     films = table.select(columns).to_pandas().set_index("movie_id")
-    if labelled:
-        films["genres"] = films["genres"].str.split()
-    movies = films[films["genres"].str.len() > 0] if labelled else films
+    movies = films.assign(genres=films["genres"].str.split()) if labelled else films
+    movies = movies[movies["genres"].str.len() > 0] if labelled else films
     if movies.empty:
         raise ChallengeError(422, f"{name}: no films{' with genres' * labelled}, though the header is right")
     double = movies.index.duplicated().argmax()  # the first row is none: 0 says that there is none

@@ -21,11 +21,11 @@ from tokenizers import Tokenizer, models, trainers
 
 from challenge.settings import Settings
 
-BUCKETS = 2**22  # of hashes; 2^18 cost half a point of MAP@5 on 50,000 films, 2^20 none
+BUCKETS = 2**22  # of hashes; 2^20 are as good on films, but cost half a point of MAP@5 on long plots
 MULTIPLIER = np.uint64(116049371)  # of the hashes of word n-grams in fastText (src/dictionary.cc)
 MARK, UNK = "|", "?"  # the edge of a word or a text, and a character not in the vocabulary; no word holds either
-SAMPLE, PIECES = 10_000, 500  # distinct words that the vocabulary is learnt from, and its size
-LONGEST_WORD = 256  # characters; the rest of a word is ignored
+# Distinct words that the vocabulary is learnt from; its size; characters of a word, whose rest is ignored
+SAMPLE, PIECES, LONGEST_WORD = 10_000, 500, 256
 # Whatever is no letter, mark or digit, up to where hardly anything but Chinese characters and private use follows
 SEPARATORS = {code: " " for code in range(2**17) if unicodedata.category(chr(code))[0] not in "LMN"}
 pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps much of what is freed
