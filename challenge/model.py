@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         The names of the labels, ascending.
     vocabulary
         The BPE vocabulary.
-    buckets, weights
+    buckets, idf
         For each row of the embedding, the bucket of its feature (int32), and the feature's weight (float32): its
         inverse document frequency, (1 + log(texts / texts with it))^idf. Row 0, of weight 0, is for all other buckets.
     embedding, bias
@@ -177,8 +177,8 @@ class Classifier(nn.Module):
         """Return the terms of the logits of the `k` most probable labels of each text, best first.
 
         A label has a term for each distinct word of a text and for each distinct pair of neighbours ("(start)" stands
-        before the first word), and one for the bias. They sum to the logit, whose sigmoid is the probability. Words and
-        pairs of which nothing is known have none.
+        before the first word), and one for the bias. They sum to the logit, whose sigmoid is the probability. The term
+        of what is unknown is 0.
         """
         units, counts, words, pairs = self.read(texts)
         named = (f"{words[first] or '(start)'} {words[second]}" for first, second in pairs.tolist())

@@ -89,7 +89,7 @@ def hash_units(
 ) -> tuple[csr_array, csr_array, np.ndarray]:
     """Hash the units of texts: distinct words, then distinct pairs of neighbours.
 
-    A word counts 1 as a whole, and twice as much by its n-grams together: the sum of their squares is 2.
+    A word counts 1 as a whole, and its n-grams together sqrt(2): the sum of their squares is 2.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def hash_units(
 
 
 def weigh(units: csr_array, texts: csr_array, rows: np.ndarray, idf: np.ndarray) -> tuple[csr_array, csr_array]:
-    """Replace buckets by the rows of a table, weigh the features, and scale the texts to length 1.
+    """Replace buckets by the rows of a table, weigh the features, and scale the texts, in place, to length 1.
 
     The length of a text is that of its bag of units, each of the length of its bag of features.
 
@@ -143,6 +143,5 @@ def weigh(units: csr_array, texts: csr_array, rows: np.ndarray, idf: np.ndarray)
     units = csr_array((units.data * idf[ids], ids, units.indptr), (units.shape[0], len(idf)))
     units.eliminate_zeros()
     lengths = np.sqrt(texts.power(2) @ units.power(2).sum(axis=1)).clip(1e-9)
-    return units, csr_array(
-        (texts.data / lengths.repeat(np.diff(texts.indptr)), texts.indices, texts.indptr), texts.shape
-    )
+    texts.data /= lengths.repeat(np.diff(texts.indptr))
+    return units, texts
