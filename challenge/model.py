@@ -71,6 +71,8 @@ class Classifier(nn.Module):
     buckets, idf
         For each row of the embedding, the bucket of its feature (int32), and the feature's weight (float32): its
         inverse document frequency, (1 + log(texts / texts with it))^idf. Row 0, of weight 0, is for all other buckets.
+    rows
+        The row of each bucket (int32), which follows from `buckets`.
     embedding, bias
         What it learns, float32 of shapes (n_rows, n_labels) and (n_labels,).
     """

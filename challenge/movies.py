@@ -40,7 +40,7 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> tuple[pd.D
         The file can't be read, has a column not once, or holds no films; or, if not labelled, two films have one id.
     """
     columns = ["movie_id", "synopsis", "genres"] if labelled else ["movie_id", "synopsis"]
-    # A row has to fit in one block; with threads, complaints don't name the row
+    # A row has to fit in one block; with threads, errors don't name the row
     blocks = csv.ReadOptions(use_threads=False, block_size=2**27)
     cells = csv.ConvertOptions(column_types=dict.fromkeys(columns, string()), strings_can_be_null=False)
     try:
