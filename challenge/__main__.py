@@ -1,17 +1,21 @@
 """The commands of python -m challenge; `train --help` lists every setting."""
 
 import json
+import signal
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from threading import Event
+from typing import Any
+from zlib import crc32
 
 import optuna
 import pandas as pd
-from jsonargparse import ArgumentParser, auto_cli
-from optuna.storages.journal import JournalFileBackend, JournalStorage
-from pydantic import Field, TypeAdapter, ValidationError
-from torch import distributed
+from filelock import FileLock
+from jsonargparse import ArgumentError, ArgumentParser, auto_cli
+from jsonargparse.typing import PositiveFloat, PositiveInt
+from pydantic import TypeAdapter, ValidationError
 
-from challenge.model import Classifier, all_reduce
+from challenge.model import Classifier
 from challenge.movies import RANKS, read_movies, score, to_submission
 from challenge.settings import ChallengeError, Settings
 
@@ -33,9 +37,6 @@ def read_all(films: list[Path]) -> pd.DataFrame:
 def train(films: list[Path], model: Path = Path("model.pt"), **options: Any) -> None:
     """Learn the genres of films from their synopses.
 
-    Under torchrun, each process reads its share of the files; where there are fewer files than processes, it takes its
-    share of the films.
-
     Parameters
     ----------
     films
@@ -45,18 +46,10 @@ def train(films: list[Path], model: Path = Path("model.pt"), **options: Any) -> 
     **options
         The settings.
     """
-    rank, world = 0, 1
-    if distributed.is_torchelastic_launched():
-        distributed.init_process_group()
-        rank, world = distributed.get_rank(), distributed.get_world_size()
-    movies = read_all(films)[rank::world] if len(films) < world else read_all(films[rank::world])
+    movies = read_all(films)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], Settings(**options))
-    n_films = int(all_reduce(len(movies)))
-    if rank == 0:
-        classifier.save(model)
-        print(f"{model}: learnt {len(classifier.labels)} genres from {n_films} films")
-    if distributed.is_initialized():
-        distributed.destroy_process_group()  # or a process aborts now and then as it ends
+    classifier.save(model)
+    print(f"{model}: learnt {len(classifier.labels)} genres from {len(movies)} films")
 
 
 def predict(table: Path, model: Path = Path("model.pt"), output: Path = Path("submission.json")) -> None:
@@ -99,19 +92,53 @@ def evaluate(table: Path, submission: Path) -> None:
     print(per_genre.round(3).to_string(), "", *(f"{name} {value:.4f}" for name, value in scores.items()), sep="\n")
 
 
+def cross_validate(trial: optuna.Trial, movies: pd.DataFrame, folds: int, stopping: Event) -> float:
+    """Return the mean MAP@5 of the settings of a trial over folds, each of which tests what was learnt from the others.
+
+    Raises
+    ------
+    RuntimeError
+        The sweep is stopping; the fold is done.
+    optuna.TrialPruned
+        The trial has fallen behind the others.
+    """
+    settings = Settings(
+        ngrams=trial.suggest_int("ngrams", 2, 6),
+        pair_weight=trial.suggest_float("pair_weight", 0, 1.5),
+        idf=trial.suggest_float("idf", 0, 1),
+        smoothing=trial.suggest_float("smoothing", 0.2, 20, log=True),
+        epochs=trial.suggest_int("epochs", 1, 4),
+        learning_rate=trial.suggest_float("learning_rate", 0.02, 2, log=True),
+    )
+    fold, scores = pd.RangeIndex(len(movies)) % folds, pd.Series(dtype=float)
+    for number in range(folds):
+        training, test = movies[fold != number], movies[fold == number]
+        classifier = Classifier.learn(training["synopsis"], training["genres"], settings)
+        scores[number] = score(test["genres"], classifier.rank(test["synopsis"], RANKS))[0]["MAP@5"]
+        trial.report(scores.mean(), number)
+        if stopping.is_set():
+            trial.study.stop()
+            raise RuntimeError("stopped by Ctrl-C; the same command resumes")
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    trial.set_user_attr("deviation", scores.std(ddof=0))
+    return float(scores.mean())
+
+
 def sweep(
     films: list[Path],
-    trials: int = 50,
-    minutes: float = 10,
-    workers: int = 2,
-    folds: Annotated[int, Field(ge=2)] = 5,
-    seed: int = 0,
-    storage: str = "sweep.journal",
+    trials: PositiveInt = 50,
+    minutes: PositiveFloat = 10.0,
+    workers: PositiveInt = 2,
+    folds: PositiveInt = 5,
+    seed: int | None = None,
+    storage: str = "sqlite:///sweep.db?timeout=60",
 ) -> None:
     """Search for better settings, and write them to best.yaml; the same command again resumes.
 
     A trial is a cross-validation: each of its folds tests what was learnt from the others, and the value is the mean
-    MAP@5. A trial that falls behind after some folds is pruned. The first trial has the defaults.
+    MAP@5. The first trial has the defaults. Of the others, those that fall behind after some folds are pruned. Other
+    films or another number of folds make another study, in the same storage.
 
     Parameters
     ----------
@@ -126,60 +153,55 @@ def sweep(
     folds
         Number of folds.
     seed
-        Seed of the proposals; with one worker they repeat.
+        Seed of the proposals; with one worker, the same seed repeats them.
     storage
-        Where the trials are kept: a file, or the URL of a database that Optuna knows, as in postgresql://…; whoever
-        names the same storage shares the work.
+        URL of the database where the trials are kept, such as postgresql+psycopg://…; commands with the same one share
+        the work.
     """
     movies = read_all(films).sample(frac=1, random_state=0)
-    fold = pd.RangeIndex(len(movies)) % folds
-    try:
-        place = storage if "://" in storage else JournalStorage(JournalFileBackend(storage))
-        study = optuna.create_study(storage=place, study_name="challenge", load_if_exists=True, direction="maximize")
-    except Exception as error:  # of files, of databases, and of what connects to them
-        raise ChallengeError(422, f"--storage {storage}: {str(error).splitlines()[0]}") from error
+    if not 2 <= folds <= len(movies):
+        raise ChallengeError(422, f"--folds {folds}: take 2 or more, but no more than films; these are {len(movies)}")
+    stopping, failures, faults = Event(), set(), (ValueError, RuntimeError, MemoryError)
 
     def objective(trial: optuna.Trial) -> float:
-        # Seeded anew for each trial, so that no two draw the same numbers, whoever runs them, and resuming repeats none
-        study.sampler = optuna.samplers.TPESampler(seed=hash((seed, trial.number)) % 2**32)
-        settings = Settings(
-            ngrams=trial.suggest_int("ngrams", 2, 6),
-            pair_weight=trial.suggest_float("pair_weight", 0, 1.5),
-            idf=trial.suggest_float("idf", 0, 1),
-            smoothing=trial.suggest_float("smoothing", 0.2, 20, log=True),
-            epochs=trial.suggest_int("epochs", 1, 4),
-            learning_rate=trial.suggest_float("learning_rate", 0.02, 2, log=True),
-        )
-        scores = pd.Series(dtype=float)
-        for number in range(folds):
-            training, test = movies[fold != number], movies[fold == number]
-            classifier = Classifier.learn(training["synopsis"], training["genres"], settings)
-            scores[number] = score(test["genres"], classifier.rank(test["synopsis"], RANKS))[0]["MAP@5"]
-            trial.report(scores.mean(), number)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-        trial.set_user_attr("deviation", scores.std(ddof=0))
-        return float(scores.mean())
+        try:
+            return cross_validate(trial, movies, folds, stopping)
+        except faults as error:
+            failures.add(" ".join(str(error).split()))
+            raise
 
-    missing = trials - sum(trial.datetime_start is not None for trial in study.trials)
-    study.enqueue_trial(vars(Settings()), skip_if_exists=True)
-    enough = optuna.study.MaxTrialsCallback(trials, states=None)
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    signal.signal(signal.SIGINT, lambda *_: stopping.set())
+    name = str(crc32(f"{folds} {Settings()} {movies.to_csv(index=False)}".encode()))  # what the scores depend on
     try:
-        study.optimize(objective, max(0, missing), 60 * minutes, workers, catch=Exception, callbacks=[enough])
-    except KeyboardInterrupt:
-        print("stopped early; the same command resumes")
-    if not study.best_trials:
-        raise ChallengeError(422, "no trial has come to an end; the lines above say why")
-    table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna()  # not those pruned
-    print(table.nlargest(10, "value").to_string(index=False))
-    Path("best.yaml").write_text(json.dumps(study.best_params))
-    print("best.yaml: the best settings; train with --config best.yaml")
+        with FileLock("sweep.lock"):  # the first command makes the study and tries the defaults; others wait
+            study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+            if not study.best_trials:
+                study.enqueue_trial(vars(Settings()))
+                study.optimize(objective, 1)
+        study.sampler = optuna.samplers.TPESampler(seed=None if seed is None else (seed + len(study.trials)) % 2**32)
+        limit, left = optuna.study.MaxTrialsCallback(trials, states=None), max(0, trials - len(study.trials))
+        study.optimize(objective, left, 60 * minutes, workers, faults, [limit], show_progress_bar=sys.stderr.isatty())
+        Path("best.yaml").write_text(json.dumps(study.best_params))
+    except BaseException as error:  # of files, of databases, of what connects to them, or of the first trial
+        while error.__context__:
+            error = error.__context__  # Optuna hides a full disk, among others, behind errors of its own
+        raise ChallengeError(422, f"the sweep in {storage} ended: {error}".splitlines()[0]) from error
+    for reason in failures:
+        print(f"trials broke off: {reason}", file=sys.stderr)
+    # The defaults, and the best of the others that were not pruned
+    table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
+    table = pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")])
+    print(table.to_string(index=False))
+    told = table["value"].map("{:.3f}".format) + table["user_attrs_deviation"].map(" ± {:.3f}".format)
+    print(f"best.yaml: MAP@5 {told[table['value'].idxmax()]}, against {told.iloc[0]} for the defaults")
 
 
 if __name__ == "__main__":
+    strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     try:
-        auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", parser_class=Parser)
-    except (ChallengeError, OSError, ValidationError) as error:
+        auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", parser_class=Parser, **strict)
+    except (ArgumentError, ChallengeError, OSError, ValidationError) as error:
         faults = error.errors() if isinstance(error, ValidationError) else []
         message = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in faults)
-        ArgumentParser().exit(2, f"error: {message or getattr(error, 'detail', error)}\n")
+        ArgumentParser().exit(2, " ".join(f"error: {message or getattr(error, 'detail', error)}".split()) + "\n")

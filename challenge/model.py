@@ -5,9 +5,6 @@
 The embedding starts at the naive Bayes log-odds of features and labels, shrunk towards zero, which says nothing; an
 epoch or two of Adagrad on the one-vs-all logistic loss then weigh the features against each other. The idea is that of
 Wang and Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a linear classifier by such log-odds.
-
-Where `torch.distributed` has a process group, as under torchrun, each process learns from its share of the texts, and
-all of them get the same model.
 """
 
 import os
@@ -20,7 +17,8 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from challenge.settings import ChallengeError, Settings
 from challenge.text import BUCKETS, hash_units, learn_vocabulary, number_words, weigh
@@ -29,18 +27,10 @@ FORMAT = "challenge model, format 4"  # the one key of a model file; what older 
 MOST_CELLS = 2**24  # of the embedding, 64 MiB: many labels leave room for fewer features
 
 
-def all_reduce(part: int | np.ndarray | Tensor) -> Tensor:
-    """Return the sum of what each process of a training has; it is of the same shape in all of them."""
-    total = torch.as_tensor(part)
-    if distributed.is_initialized():
-        distributed.all_reduce(total)
-    return total
-
-
-def sum_bags(bags: csr_array, layer: nn.EmbeddingBag) -> Tensor:
-    """Return the weighted sums of the rows of a layer over bags, of shape (n_bags, n_columns)."""
-    parts = (torch.from_numpy(part).to(layer.weight.device) for part in (bags.indices, bags.indptr, bags.data))
-    return layer.forward(*parts)
+def sum_bags(bags: csr_array, table: Tensor) -> Tensor:
+    """Return the weighted sums of the rows of a table over bags, of shape (n_bags, n_columns)."""
+    ids, starts, weights = (torch.from_numpy(part).to(table.device) for part in (bags.indices, bags.indptr, bags.data))
+    return embedding_bag(ids, table, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
 def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: Tensor, smoothing: float) -> Tensor:
@@ -50,9 +40,9 @@ def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: Tensor, smo
     texts without it. Additive smoothing makes what is rare say little. It is relative to the mean weight of a feature
     in a text that has it.
     """
-    inside = all_reduce((bags.T @ targets).toarray(order="C"))
-    totals = all_reduce(bags.sum(axis=0))[:, None]
-    added = smoothing * float(totals.sum() / all_reduce(bags.nnz))
+    inside = torch.from_numpy((bags.T @ targets).toarray(order="C"))
+    totals = torch.from_numpy(bags.sum(axis=0))[:, None]
+    added = smoothing * float(totals.sum() / bags.nnz)
     expected, outside = totals * prior, (totals - inside).clamp(min=0)  # rounding may lead below 0
     return ((inside + added) / (expected + added) * (totals - expected + added) / (outside + added)).log()
 
@@ -86,9 +76,8 @@ class Classifier(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(labels)))
         self.rows = np.zeros(BUCKETS, np.int32)
         self.rows[buckets] = np.arange(len(buckets))
-        gpu = settings.device == "auto" and torch.cuda.is_available()
-        # torchrun numbers a machine's processes; and gradients are computed by hand, see `fit`
-        self.to(f"cuda:{os.getenv('LOCAL_RANK', 0)}" if gpu else "cpu").requires_grad_(False)
+        # Gradients are computed by hand, see `fit`
+        self.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
 
     @classmethod
     def learn(cls, texts: Sequence[str], labels: Sequence[Sequence[str]], settings: Settings) -> "Classifier":
@@ -97,67 +86,60 @@ class Classifier(nn.Module):
         Parameters
         ----------
         texts
-            The texts; of several processes, the first one needs some.
+            The texts, at least one.
         labels
             The labels of each text, at least one.
         settings
-            How to learn; the same data, settings and numbers of threads and processes give the same classifier, to the
-            byte.
+            How to learn; the same data, settings and number of threads give the same classifier, to the byte.
         """
         words, ids = number_words(texts)
-        shares = [(learn_vocabulary(words).to_str(), set(chain.from_iterable(labels)))]
-        if distributed.is_initialized():
-            shares *= distributed.get_world_size()
-            distributed.all_gather_object(shares, shares[0])
-        vocabulary, names = shares[0][0], sorted(set().union(*(share[1] for share in shares)))
+        vocabulary, names = learn_vocabulary(words), sorted(set(chain.from_iterable(labels)))
         columns = {name: column for column, name in enumerate(names)}
         entries = np.array([columns[name] for own in labels for name in own], np.int32)
         offsets = np.cumsum([0, *map(len, labels)], dtype=np.int32)  # 64 bits would be copied into all products
         targets = csr_array((np.ones(len(entries), np.float32), entries, offsets), (len(texts), len(names))).minimum(1)
 
-        units, counts, _ = hash_units(words, ids, Tokenizer.from_str(vocabulary), settings)
-        texts_with, n_texts = counts.sign().sum(axis=0), int(all_reduce(len(texts)))
-        frequencies = all_reduce(units.sign().T @ texts_with).numpy()
+        units, counts, _ = hash_units(words, ids, vocabulary, settings)
+        texts_with = counts.sign().sum(axis=0)
+        frequencies = units.sign().T @ texts_with
         seen = np.flatnonzero(frequencies >= settings.min_count)
         # Rows go to the features that count most in all texts together: words before rare pairs and long n-grams
-        strengths = all_reduce(units.T @ texts_with).numpy()[seen]
+        strengths = (units.T @ texts_with)[seen]
         known = seen[np.argsort(-strengths, kind="stable")[: min(settings.max_features, MOST_CELLS // len(names))]]
-        idf = (1 + np.log(n_texts / frequencies[known]).clip(0)) ** settings.idf
+        idf = (1 + np.log(len(texts) / frequencies[known]).clip(0)) ** settings.idf
         state = torch.from_numpy(np.append(0, known)).int(), torch.from_numpy(np.append(0, idf)).float()
-        classifier = cls(settings, names, vocabulary, *state)
+        classifier = cls(settings, names, vocabulary.to_str(), *state)
         units, counts = weigh(units, counts, classifier.rows, state[1].numpy())
-        classifier.fit(counts @ units, targets, n_texts)
+        classifier.fit(counts @ units, targets)
         return classifier
 
-    def fit(self, bags: csr_array, targets: csr_array, n_texts: int) -> None:
+    def fit(self, bags: csr_array, targets: csr_array) -> None:
         """Minimise the one-vs-all logistic loss, in shuffled batches, by Adagrad at a rate that falls to zero.
 
         Adagrad (Duchi et al., JMLR 2011) divides a step by the root of the sum of the squared gradients so far: no step
         is longer than the rate, so that no rate leads to numbers that are not finite. The bias stays as it is. The
         gradient of a bag is a bag too: a feature's is summed over the texts that hold it. Taken so, it costs a fraction
-        of what PyTorch's own gradient of an embedding bag does, which sorts the ids anew in every step. The processes
-        take each step together, and the gradient is the sum of theirs.
+        of what PyTorch's own gradient of an embedding bag does, which sorts the ids anew in every step.
         """
-        settings, weight = self.settings, self.embedding.weight
-        prior = (all_reduce(targets.sum(axis=0)) + 1) / (n_texts + 2)
+        settings, weight, n_texts = self.settings, self.embedding.weight, targets.shape[0]
+        prior = (torch.from_numpy(targets.sum(axis=0)) + 1) / (n_texts + 2)
         self.bias.copy_(prior.logit())
         weight.copy_(naive_bayes_log_odds(bags, targets, prior, settings.smoothing))
         squares = torch.full_like(weight, 0.1)  # more than nothing, so that faint gradients make short steps
         size = min(settings.batch_size, n_texts // 32 + 1)  # so that an epoch has steps enough
         # A permutation of the texts for each epoch, one after the other
-        order = np.random.default_rng(settings.seed).random((settings.epochs, targets.shape[0])).argsort(axis=1).ravel()
+        order = np.random.default_rng(settings.seed).random((settings.epochs, n_texts)).argsort(axis=1).ravel()
         batches = np.array_split(order, max(1, settings.epochs * n_texts // size))
         for step, batch in enumerate(batches):
             texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray())
             errors = self(texts).sigmoid() - truth.to(weight.device)
-            layer = nn.EmbeddingBag.from_pretrained(errors, mode="sum", include_last_offset=True)
-            gradient = all_reduce(sum_bags(texts.T.tocsr(), layer))
+            gradient = sum_bags(texts.T.tocsr(), errors)
             rate = settings.learning_rate * (1 - step / len(batches))
             weight.addcdiv_(gradient, squares.addcmul_(gradient, gradient).sqrt(), value=-rate)
 
     def forward(self, bags: csr_array) -> Tensor:
         """Return logits of shape (n_texts, n_labels)."""
-        return sum_bags(bags, self.embedding) + self.bias
+        return sum_bags(bags, self.embedding.weight) + self.bias
 
     def read(self, texts: Iterable[str]) -> tuple[csr_array, csr_array, list[str], np.ndarray]:
         """Return the units of texts, the texts as bags of units, the distinct words, and the pairs of their numbers."""
@@ -185,7 +167,7 @@ class Classifier(nn.Module):
         units, counts, words, pairs = self.read(texts)
         named = (f"{words[first] or '(start)'} {words[second]}" for first, second in pairs.tolist())
         names, answers = np.array([*words, *named, "(bias)"], object), []
-        logits = torch.cat([sum_bags(units, self.embedding), self.bias[None]]).cpu().numpy()
+        logits = torch.cat([sum_bags(units, self.embedding.weight), self.bias[None]]).cpu().numpy()
         for start, end in pairwise(counts.indptr):
             ids = np.append(counts.indices[start:end], -1)
             terms = logits[ids] * np.append(counts.data[start:end], 1)[:, None]

@@ -4,7 +4,7 @@
 they enter, by name.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import HTTPException
 from pydantic import Field
@@ -42,8 +42,6 @@ class Settings:
         Step size of Adagrad at the first step; it falls linearly to zero.
     seed
         Seed of the order of the training texts.
-    device
-        Where to compute: "auto" takes a GPU where there is one, "cpu" never.
     """
 
     ngrams: Annotated[int, Field(ge=2, le=20)] = 3
@@ -56,4 +54,3 @@ class Settings:
     batch_size: Annotated[int, Field(ge=1)] = 2048
     learning_rate: Annotated[float, Field(gt=0, le=1e3)] = 0.3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: Literal["auto", "cpu"] = "auto"

@@ -26,6 +26,7 @@ MULTIPLIER = np.uint64(116049371)  # of the hashes of word n-grams in fastText (
 MARK, UNK = "|", "?"  # the edge of a word or a text, and a character not in the vocabulary; no word holds either
 # Distinct words that the vocabulary is learnt from; its size; characters of a word, whose rest is ignored
 SAMPLE, PIECES, LONGEST_WORD = 10_000, 500, 256
+Units = tuple[csr_array, csr_array, np.ndarray]
 # Whatever is no letter, mark or digit, up to where hardly anything but Chinese characters and private use follows
 SEPARATORS = {code: " " for code in range(2**17) if unicodedata.category(chr(code))[0] not in "LMN"}
 pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps much of what is freed
@@ -57,10 +58,8 @@ def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
 def learn_vocabulary(words: list[str]) -> Tokenizer:
     """Learn a BPE vocabulary (Sennrich et al., ACL 2016) from the first of the distinct words, each counted once."""
     vocabulary = Tokenizer(models.BPE(unk_token=UNK))
-    trainer = trainers.BpeTrainer(
-        vocab_size=PIECES, special_tokens=[MARK, UNK], max_token_length=16, show_progress=False
-    )
-    vocabulary.train_from_iterator((word[:LONGEST_WORD] for word in words[:SAMPLE]), trainer)
+    bpe = trainers.BpeTrainer(vocab_size=PIECES, special_tokens=[MARK, UNK], max_token_length=16, show_progress=False)
+    vocabulary.train_from_iterator((word[:LONGEST_WORD] for word in words[:SAMPLE]), bpe)
     return vocabulary
 
 
@@ -84,9 +83,7 @@ def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[
     return hashes[inside], owners[:-1].repeat(inside.sum(axis=1))
 
 
-def hash_units(
-    words: list[str], ids: np.ndarray, vocabulary: Tokenizer, settings: Settings
-) -> tuple[csr_array, csr_array, np.ndarray]:
+def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, settings: Settings) -> Units:
     """Hash the units of texts: distinct words, then distinct pairs of neighbours.
 
     A word counts 1 as a whole, and its n-grams together sqrt(2): the sum of their squares is 2.
@@ -115,8 +112,9 @@ def hash_units(
     hashes = np.concatenate([wholes, wholes[pairs[:, 0]] * MULTIPLIER + wholes[pairs[:, 1]], ngrams]) % BUCKETS
     strengths = np.ones(len(words)), np.full(len(pairs), settings.pair_weight), (2 / np.bincount(owners)[owners]) ** 0.5
     holders = np.concatenate([np.arange(len(words) + len(pairs)), owners])
-    entries = np.concatenate(strengths, dtype=np.float32), (holders.astype(np.int32), hashes.astype(np.int32))
-    units = csr_array(entries, (len(words) + len(pairs), BUCKETS))
+    units = csr_array(
+        (np.concatenate(strengths, dtype=np.float32), (holders, hashes)), (len(words) + len(pairs), BUCKETS)
+    )
 
     # Each word of a text, and the pair that it makes with the word or the mark before it
     occurrences = np.concatenate([ids[at], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
