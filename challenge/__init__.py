@@ -21,7 +21,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request, UploadFile
+from fastapi import Depends, FastAPI, Query, Request, UploadFile
 from fastapi.staticfiles import StaticFiles
 from filelock import FileLock, Timeout
 
@@ -57,7 +57,7 @@ def current() -> Classifier:
 
 
 @app.post("/genres/train")
-def train(request: Request, file: UploadFile, settings: Annotated[Settings, Depends()]) -> dict[str, Any]:
+def train(request: Request, file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str, Any]:
     """Train on a CSV file with columns movie_id, synopsis and genres, and save the model.
 
     Genres are separated by spaces; films without any are left out. Other columns are ignored. For example:

@@ -1,6 +1,7 @@
 """The commands of python -m challenge; `train --help` lists every setting."""
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -12,8 +13,7 @@ import optuna
 import pandas as pd
 from filelock import FileLock
 from jsonargparse import ArgumentError, ArgumentParser, auto_cli
-from jsonargparse.typing import PositiveFloat, PositiveInt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from challenge.model import Classifier
 from challenge.movies import RANKS, read_movies, score, to_submission
@@ -201,7 +201,7 @@ if __name__ == "__main__":
     strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     try:
         auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", parser_class=Parser, **strict)
-    except (ArgumentError, ChallengeError, OSError, ValidationError) as error:
-        faults = error.errors() if isinstance(error, ValidationError) else []
-        message = "; ".join(f"{fault['loc'][0]}: {fault['msg']}, not {fault['input']!r}" for fault in faults)
-        ArgumentParser().exit(2, " ".join(f"error: {message or getattr(error, 'detail', error)}".split()) + "\n")
+    except (ArgumentError, ChallengeError, OSError) as error:
+        message = " ".join(f"error: {getattr(error, 'detail', error)}".split())
+        # What pydantic adds to its messages, but for the value
+        ArgumentParser().exit(2, re.sub(r" 1 validation error for \S+| \[type=.*/\w+(?=\.)", "", message) + "\n")

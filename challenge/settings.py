@@ -7,16 +7,14 @@ they enter, by name.
 from typing import Annotated
 
 from fastapi import HTTPException
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic import BaseModel, Field
 
 
 class ChallengeError(HTTPException):
     """A fault that the user can put right: `detail` says how, in one line, and the service answers `status_code`."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(BaseModel, frozen=True, extra="forbid"):
     """How texts become bags, and how the model learns.
 
     Attributes
