@@ -124,10 +124,12 @@ quality=$(awk '{ product = NR == 1 ? $3 : product * $3 } END { print product ^ (
 
 # 7. Predictive score, where the truth is known here  8. Total
 predictive=unknown total=unknown
-if head -n 1 "$test" | tr -d '\r"' | tr ',' '\n' | grep -qx genres; then
-  python -m challenge evaluate "$test" submission.json | tee "$work/evaluation"
+if python -m challenge evaluate "$test" submission.json >"$work/evaluation" 2>"$work/reason"; then
+  cat "$work/evaluation"
   predictive=$(awk '/^MAP@5/ { print $2 }' "$work/evaluation")
   total=$(awk -v a="$quality" -v b="$predictive" 'BEGIN { print sqrt(a * b) }')
+elif ! grep -q genres "$work/reason"; then
+  cat "$work/reason" >&2
 fi
 percent() { awk -v share="$1" 'BEGIN { if (share == "unknown") print share; else printf "%.1f %%", 100 * share }'; }
 row() { printf '| %-12s %10s  %-21s |\n' "$@"; }

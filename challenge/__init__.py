@@ -72,7 +72,7 @@ def train(request: Request, file: UploadFile, settings: Annotated[Settings, Quer
     """
     if TOKEN and not compare_digest(request.headers.get("authorization", "").encode(), f"Bearer {TOKEN}".encode()):
         raise ChallengeError(401, "training needs the header 'Authorization: Bearer …', with the token of this service")
-    movies, left_out = read_movies(file.file, file.filename or "file", labelled=True)
+    movies, left_out = read_movies(file.file.read(), file.filename or "file", labelled=True)
     try:
         with FileLock(f"{MODEL}.lock", timeout=0):
             classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
@@ -101,7 +101,7 @@ def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
 
         {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "a masked": 0.05, "(bias)": -2.03}, "Crime": {}}}
     """
-    (movies, _), classifier = read_movies(file.file, file.filename or "file", labelled=False), current()
+    (movies, _), classifier = read_movies(file.file.read(), file.filename or "file", labelled=False), current()
     if explain:
         return dict(zip(movies.index, classifier.explain(movies["synopsis"], RANKS)))
     return to_submission(movies.index, classifier.rank(movies["synopsis"], RANKS))

@@ -13,7 +13,7 @@ import optuna
 import pandas as pd
 from filelock import FileLock
 from jsonargparse import ArgumentError, ArgumentParser, auto_cli
-from pydantic import PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from challenge.model import Classifier
 from challenge.movies import RANKS, read_movies, score, to_submission
@@ -25,16 +25,11 @@ class Parser(ArgumentParser):
 
     def add_argument(self, *names: Any, **options: Any) -> Any:
         """Add an argument."""
-        options = {"nargs": "+", "type": Path, "help": options["help"]} if names == ("films",) else options
+        options = {"nargs": "+", "type": str, "help": options["help"]} if names == ("films",) else options
         return super().add_argument(*names, **options)
 
 
-def read_all(films: list[Path]) -> pd.DataFrame:
-    """Read files of films with genres as one table."""
-    return pd.concat(read_movies(str(path), str(path), labelled=True)[0] for path in films)
-
-
-def train(films: list[Path], model: Path = Path("model.pt"), **options: Any) -> None:
+def train(films: list[str], model: Path = Path("model.pt"), **options: Any) -> None:
     """Learn the genres of films from their synopses.
 
     Parameters
@@ -46,10 +41,10 @@ def train(films: list[Path], model: Path = Path("model.pt"), **options: Any) -> 
     **options
         The settings.
     """
-    movies = read_all(films)
+    movies = pd.concat(read_movies(path, path, labelled=True)[0] for path in films)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], Settings(**options))
     classifier.save(model)
-    print(f"{model}: learnt {len(classifier.labels)} genres from {len(movies)} films")
+    print(f"{model}: learnt {len(classifier.labels)} genres from {len(movies)} films", file=sys.stderr)
 
 
 def predict(table: Path, model: Path = Path("model.pt"), output: Path = Path("submission.json")) -> None:
@@ -67,7 +62,7 @@ def predict(table: Path, model: Path = Path("model.pt"), output: Path = Path("su
     movies, _ = read_movies(str(table), str(table), labelled=False)
     rankings = Classifier.load(model).rank(movies["synopsis"], RANKS)
     output.write_text(json.dumps(to_submission(movies.index, rankings)))
-    print(f"{output}: ranked the genres of {len(rankings)} films")
+    print(f"{output}: ranked the genres of {len(rankings)} films", file=sys.stderr)
 
 
 def evaluate(table: Path, submission: Path) -> None:
@@ -80,15 +75,13 @@ def evaluate(table: Path, submission: Path) -> None:
     submission
         What `predict` wrote.
     """
-    try:
-        rankings = TypeAdapter(dict[str, dict[str, str]]).validate_json(submission.read_bytes())
-    except ValidationError as error:
-        raise ChallengeError(422, f"{submission}: not what predict writes: {error.errors()[0]['msg']}") from error
     movies, _ = read_movies(str(table), str(table), labelled=True)
-    missing = movies.index.difference(list(rankings))
-    if len(missing):
-        raise ChallengeError(422, f"{submission}: lacks {len(missing)} films, movie_id {missing[0]!r} among them")
-    scores, per_genre = score(movies["genres"], [list(rankings[movie].values()) for movie in movies.index])
+    try:
+        rankings = TypeAdapter(dict[str, dict[NonNegativeInt, str]]).validate_json(submission.read_bytes())
+        ranked = [[genre for _, genre in sorted(rankings[movie].items())] for movie in movies.index]
+    except (KeyError, ValidationError) as error:
+        raise ChallengeError(422, f"{submission}: does not rank each film of {table}: {error}") from error
+    scores, per_genre = score(movies["genres"], ranked)
     print(per_genre.round(3).to_string(), "", *(f"{name} {value:.4f}" for name, value in scores.items()), sep="\n")
 
 
@@ -99,8 +92,6 @@ def cross_validate(trial: optuna.Trial, movies: pd.DataFrame, folds: int, stoppi
     ------
     RuntimeError
         The sweep is stopping; the fold is done.
-    optuna.TrialPruned
-        The trial has fallen behind the others.
     """
     settings = Settings(
         ngrams=trial.suggest_int("ngrams", 2, 6),
@@ -115,18 +106,15 @@ def cross_validate(trial: optuna.Trial, movies: pd.DataFrame, folds: int, stoppi
         training, test = movies[fold != number], movies[fold == number]
         classifier = Classifier.learn(training["synopsis"], training["genres"], settings)
         scores[number] = score(test["genres"], classifier.rank(test["synopsis"], RANKS))[0]["MAP@5"]
-        trial.report(scores.mean(), number)
         if stopping.is_set():
             trial.study.stop()
             raise RuntimeError("stopped by Ctrl-C; the same command resumes")
-        if trial.should_prune():
-            raise optuna.TrialPruned
     trial.set_user_attr("deviation", scores.std(ddof=0))
     return float(scores.mean())
 
 
 def sweep(
-    films: list[Path],
+    films: list[str],
     trials: PositiveInt = 50,
     minutes: PositiveFloat = 10.0,
     workers: PositiveInt = 2,
@@ -137,8 +125,8 @@ def sweep(
     """Search for better settings, and write them to best.yaml; the same command again resumes.
 
     A trial is a cross-validation: each of its folds tests what was learnt from the others, and the value is the mean
-    MAP@5. The first trial has the defaults. Of the others, those that fall behind after some folds are pruned. Other
-    films or another number of folds make another study, in the same storage.
+    MAP@5. The first trial has the defaults. Other films, or another number of folds, make another study in the same
+    storage.
 
     Parameters
     ----------
@@ -158,7 +146,7 @@ def sweep(
         URL of the database where the trials are kept, such as postgresql+psycopg://…; commands with the same one share
         the work.
     """
-    movies = read_all(films).sample(frac=1, random_state=0)
+    movies = pd.concat(read_movies(path, path, labelled=True)[0] for path in films).sample(frac=1, random_state=0)
     if not 2 <= folds <= len(movies):
         raise ChallengeError(422, f"--folds {folds}: take 2 or more, but no more than films; these are {len(movies)}")
     stopping, failures, faults = Event(), set(), (ValueError, RuntimeError, MemoryError)
@@ -189,7 +177,7 @@ def sweep(
         raise ChallengeError(422, f"the sweep in {storage} ended: {error}".splitlines()[0]) from error
     for reason in failures:
         print(f"trials broke off: {reason}", file=sys.stderr)
-    # The defaults, and the best of the others that were not pruned
+    # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
     table = pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")])
     print(table.to_string(index=False))
@@ -203,5 +191,5 @@ if __name__ == "__main__":
         auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", parser_class=Parser, **strict)
     except (ArgumentError, ChallengeError, OSError) as error:
         message = " ".join(f"error: {getattr(error, 'detail', error)}".split())
-        # What pydantic adds to its messages, but for the value
-        ArgumentParser().exit(2, re.sub(r" 1 validation error for \S+| \[type=.*/\w+(?=\.)", "", message) + "\n")
+        # Without what pydantic adds to its messages
+        ArgumentParser().exit(2, re.sub(r" \d+ validation errors? for \S+| \[type=.*?/v/\w+", "", message) + "\n")

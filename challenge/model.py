@@ -8,7 +8,7 @@ Wang and Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a 
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import chain, pairwise
 from pathlib import Path
@@ -126,10 +126,12 @@ class Classifier(nn.Module):
         self.bias.copy_(prior.logit())
         weight.copy_(naive_bayes_log_odds(bags, targets, prior, settings.smoothing))
         squares = torch.full_like(weight, 0.1)  # more than nothing, so that faint gradients make short steps
-        size = min(settings.batch_size, n_texts // 32 + 1)  # so that an epoch has steps enough
         # A permutation of the texts for each epoch, one after the other
         order = np.random.default_rng(settings.seed).random((settings.epochs, n_texts)).argsort(axis=1).ravel()
-        batches = np.array_split(order, max(1, settings.epochs * n_texts // size))
+        # At least 32 batches an epoch, so that there are steps enough
+        batches = np.array_split(
+            order, max(1, settings.epochs * n_texts // min(settings.batch_size, n_texts // 32 + 1))
+        )
         for step, batch in enumerate(batches):
             texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray())
             errors = self(texts).sigmoid() - truth.to(weight.device)
@@ -157,8 +159,8 @@ class Classifier(nn.Module):
         best = np.argsort(-self.predict(texts), axis=1, kind="stable")[:, :k]
         return [[self.labels[column] for column in row] for row in best.tolist()]
 
-    def explain(self, texts: Iterable[str], k: int) -> list[dict[str, dict[str, float]]]:
-        """Return the terms of the logits of the `k` most probable labels of each text, best first.
+    def explain(self, texts: Iterable[str], k: int) -> Iterator[dict[str, dict[str, float]]]:
+        """Yield the terms of the logits of the `k` most probable labels of each text, best first.
 
         A label has a term for each distinct word of a text and for each distinct pair of neighbours ("(start)" stands
         before the first word), and one for the bias. They sum to the logit, whose sigmoid is the probability. The term
@@ -166,14 +168,13 @@ class Classifier(nn.Module):
         """
         units, counts, words, pairs = self.read(texts)
         named = (f"{words[first] or '(start)'} {words[second]}" for first, second in pairs.tolist())
-        names, answers = np.array([*words, *named, "(bias)"], object), []
+        names = np.array([*words, *named, "(bias)"], object)
         logits = torch.cat([sum_bags(units, self.embedding.weight), self.bias[None]]).cpu().numpy()
         for start, end in pairwise(counts.indptr):
             ids = np.append(counts.indices[start:end], -1)
             terms = logits[ids] * np.append(counts.data[start:end], 1)[:, None]
             best = np.argsort(-terms.sum(axis=0), kind="stable")[:k]
-            answers.append({self.labels[label]: dict(zip(names[ids], terms[:, label].tolist())) for label in best})
-        return answers
+            yield {self.labels[label]: dict(zip(names[ids], terms[:, label].tolist())) for label in best}
 
     def save(self, path: Path) -> None:
         """Write the classifier to a file, whole or not at all.

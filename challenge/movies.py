@@ -1,32 +1,71 @@
-"""CSV in, films out; rankings out, and how good they are. Every error names the file, and the column or row.
+"""Tables in, films out; rankings out, and how good they are. Every error names the file, and the column or line.
 
-Cells are text as they stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. Other columns are
-ignored, and a path may end in `.gz`. fastText's files are read too: a line is a text after its labels, `__label__x`,
-and its `movie_id` is its number.
+A table is a CSV file as programs and spreadsheets write it. Commas, semicolons or tabs separate its columns, its text
+is UTF-8 or UTF-16, and it may be compressed by gzip. Column names count in any letter case. Cells are text as they
+stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. A quote counts only where a cell begins
+with one. fastText's files are read too.
 """
 
+import re
 from collections.abc import Iterable
-from typing import BinaryIO
+from io import StringIO
+from pathlib import Path
 
 import pandas as pd
-from pyarrow import BufferReader, Table, csv, input_stream, string
+from pyarrow import BufferReader, CompressedInputStream
 
 from challenge.settings import ChallengeError
 
 RANKS = 5  # that the challenge asks for and judges
 
 
-def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:
+def read_lines(text: str) -> pd.DataFrame:
+    """Read fastText's format: a line is a text with labels anywhere in it, and its `movie_id` is its number."""
+    lines = pd.Series([*StringIO(text.lstrip(), newline=None)])
+    synopses = lines.str.replace(r"(?<!\S)__label__\S+", "", regex=True).str.strip()
+    genres = lines.str.findall(r"(?<!\S)__label__(\S+)")
+    return pd.DataFrame({"movie_id": (lines.index + 1).astype(str), "synopsis": synopses, "genres": genres})
+
+
+def read_table(text: str, columns: list[str]) -> pd.DataFrame:
+    """Read columns of a table as text.
+
+    Raises
+    ------
+    ValueError
+        A column is not there once, or a row has not as many cells as the header.
+    """
+    head = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
+    mark = max(",;\t", key=head.count)
+    header = [name.strip(' "').lower() for name in head.split(mark)]
+    for column in columns:
+        if header.count(column) != 1:
+            raise ValueError(f"needs one column {column!r}, but has {', '.join(header)[:300] or 'no header'}")
+    # Possessive quantifiers, since a row that does not fit is to end the match, not to be tried otherwise
+    cell = rf'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{mark}\r\n][^{mark}\r\n]*+|)'
+    rest = re.sub(rf"\A(?:(?:{cell}(?:{mark}{cell}){{{len(header) - 1}}})?+(?:\r\n?|\n|\Z))*+", "", text)
+    if rest:
+        line = text.count("\n", 0, len(text) - len(rest)) + 1
+        raise ValueError(f"the row in line {line} has not {len(header)} cells, or has a quote that is not closed")
+    films = pd.read_csv(StringIO(text), sep=mark, dtype=str, na_filter=False).set_axis(header, axis=1)[columns]
+    if "genres" in columns:
+        between = next((mark for mark in "|," if films["genres"].str.contains(mark, regex=False).any()), None)
+        films["genres"] = [[name.strip() for name in own.split(between) if name.strip()] for own in films["genres"]]
+    return films
+
+
+def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:
     """Read a table of films.
 
     Parameters
     ----------
     source
-        Path of a CSV file, or an open one.
+        Path of a file, or what is in it.
     name
         What to call the file in errors.
     labelled
-        Whether genres are needed too; films without any are left out then.
+        Whether genres are needed too; films without any are left out then. Genres are separated by `|` where the column
+        has one, else by commas where it has one, else by blanks.
 
     Returns
     -------
@@ -40,34 +79,20 @@ def read_movies(source: str | BinaryIO, name: str, labelled: bool) -> tuple[pd.D
         The file can't be read, has a column not once, or holds no films; or, if not labelled, two films have one id.
     """
     columns = ["movie_id", "synopsis", "genres"] if labelled else ["movie_id", "synopsis"]
-    # A row has to fit in one block; with threads, errors don't name the row
-    blocks = csv.ReadOptions(use_threads=False, block_size=2**27)
-    cells = csv.ConvertOptions(column_types=dict.fromkeys(columns, string()), strings_can_be_null=False)
     try:
-        content = input_stream(source).read()
-        if content.startswith(b"__label__"):
-            lines = pd.Series(content.decode().removesuffix("\n").split("\n"))
-            films = lines.str.extract(r"^(?P<genres>(?:__label__\S+(?:\s+|$))*)(?P<synopsis>.*)$")
-            films["genres"] = films["genres"].str.replace("__label__", "")
-            table = Table.from_pandas(films.assign(movie_id=(films.index + 1).astype(str)))
-        else:
-            table = csv.read_csv(BufferReader(content), blocks, csv.ParseOptions(newlines_in_values=True), cells)
-            if content.count(b'"') % 2:
-                raise ValueError(f'row {len(table) + 1}, or one before, has a quote (") that never closes')
-        header = table.column_names  # in here, since it may not be UTF-8
+        content = Path(source).read_bytes() if isinstance(source, str) else source
+        content = CompressedInputStream(BufferReader(content), "gzip").read() if content[:2] == b"\x1f\x8b" else content
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        films = read_lines(text) if "__label__" in text.lstrip().partition("\n")[0] else read_table(text, columns)
     except (OSError, ValueError) as error:
-        raise ChallengeError(422, f"{name}: not a readable CSV file: {' '.join(str(error).split())}") from error
-    for column in columns:
-        if header.count(column) != 1:
-            raise ChallengeError(422, f"{name}: needs one column {column!r}, but has {', '.join(header)[:300]}")
-    films = table.select(columns).to_pandas().set_index("movie_id")
-    movies = films.assign(genres=films["genres"].str.split()) if labelled else films
-    movies = movies[movies["genres"].str.len() > 0] if labelled else films
+        raise ChallengeError(422, f"{name}: {' '.join(str(error).split())}") from error
+    films = films[columns].set_index("movie_id")
+    movies = films[films["genres"].astype(bool)] if labelled else films
     if movies.empty:
         raise ChallengeError(422, f"{name}: no films{' with genres' * labelled}, though the header is right")
-    double = movies.index.duplicated().argmax()  # the first row is none: 0 says that there is none
-    if double and not labelled:
-        raise ChallengeError(422, f"{name}: row {double + 2} repeats the movie_id {movies.index[double]!r}")
+    repeated = movies.index[movies.index.duplicated()]
+    if len(repeated) and not labelled:
+        raise ChallengeError(422, f"{name}: two films have the movie_id {repeated[0]!r}")
     return movies, len(films) - len(movies)
 
 

@@ -112,9 +112,8 @@ def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, setting
     hashes = np.concatenate([wholes, wholes[pairs[:, 0]] * MULTIPLIER + wholes[pairs[:, 1]], ngrams]) % BUCKETS
     strengths = np.ones(len(words)), np.full(len(pairs), settings.pair_weight), (2 / np.bincount(owners)[owners]) ** 0.5
     holders = np.concatenate([np.arange(len(words) + len(pairs)), owners])
-    units = csr_array(
-        (np.concatenate(strengths, dtype=np.float32), (holders, hashes)), (len(words) + len(pairs), BUCKETS)
-    )
+    entries = np.concatenate(strengths, dtype=np.float32), (holders.astype(np.int32), hashes.astype(np.int32))
+    units = csr_array(entries, (len(words) + len(pairs), BUCKETS))
 
     # Each word of a text, and the pair that it makes with the word or the mark before it
     occurrences = np.concatenate([ids[at], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
