@@ -10,7 +10,6 @@ Wang and Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
-from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +92,7 @@ class Classifier(nn.Module):
             How to learn; the same data, settings and number of threads give the same classifier, to the byte.
         """
         words, ids = number_words(texts)
-        vocabulary, names = learn_vocabulary(words), sorted(set(chain.from_iterable(labels)))
+        vocabulary, names = learn_vocabulary(words), sorted({name for own in labels for name in own})
         columns = {name: column for column, name in enumerate(names)}
         entries = np.array([columns[name] for own in labels for name in own], np.int32)
         offsets = np.cumsum([0, *map(len, labels)], dtype=np.int32)  # 64 bits would be copied into all products
@@ -170,30 +169,31 @@ class Classifier(nn.Module):
         named = (f"{words[first] or '(start)'} {words[second]}" for first, second in pairs.tolist())
         names = np.array([*words, *named, "(bias)"], object)
         logits = torch.cat([sum_bags(units, self.embedding.weight), self.bias[None]]).cpu().numpy()
-        for start, end in pairwise(counts.indptr):
+        for start, end in zip(counts.indptr, counts.indptr[1:]):
             ids = np.append(counts.indices[start:end], -1)
             terms = logits[ids] * np.append(counts.data[start:end], 1)[:, None]
             best = np.argsort(-terms.sum(axis=0), kind="stable")[:k]
             yield {self.labels[label]: dict(zip(names[ids], terms[:, label].tolist())) for label in best}
 
     def save(self, path: Path) -> None:
-        """Write the classifier to a file, whole or not at all.
+        """Write the classifier to a file, whole or not at all; through a link, to the file that it points at.
 
         Raises
         ------
         ChallengeError
-            The file can't be written; what was there before is still there.
+            The file can't be written; what was there before, such as a folder or a device, is still there.
         """
         file = BytesIO()
         torch.save({FORMAT: (vars(self.settings), self.labels, self.vocabulary.to_str(), self.state_dict())}, file)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        if not path.resolve().parent.is_dir() or (path.exists() and not path.is_file()):
+            raise ChallengeError(507, f"{path}: not saved: its folder is missing, or it is no regular file")
+        unfinished = path.resolve().with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             unfinished.write_bytes(file.getbuffer())
-            unfinished.replace(path)
+            unfinished.replace(path.resolve())
         except OSError as error:
-            raise ChallengeError(507, f"{path.name}: not saved: {error.strerror}") from error
-        finally:
             unfinished.unlink(missing_ok=True)
+            raise ChallengeError(507, f"{path.name}: not saved: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: Path) -> "Classifier":
