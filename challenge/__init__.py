@@ -60,7 +60,8 @@ def current() -> Classifier:
 def train(request: Request, file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str, Any]:
     """Train on a CSV file with columns movie_id, synopsis and genres, and save the model.
 
-    Genres are separated by spaces; films without any are left out. Other columns are ignored. For example:
+    Genres are separated by spaces, by | or by commas; films without any are left out. Other columns are ignored. The
+    columns may also be separated by semicolons or tabs, and the file may be compressed by gzip. For example:
 
         movie_id,year,synopsis,genres
         17,1959,"A heist goes wrong, and a cellist pays.",Crime Drama

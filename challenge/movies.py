@@ -6,6 +6,7 @@ stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. A 
 with one. fastText's files are read too.
 """
 
+import csv
 import re
 from collections.abc import Iterable
 from io import StringIO
@@ -37,10 +38,9 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
     """
     head = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     mark = max(",;\t", key=head.count)
-    header = [name.strip(' "').lower() for name in head.split(mark)]
-    for column in columns:
-        if header.count(column) != 1:
-            raise ValueError(f"needs one column {column!r}, but has {', '.join(header)[:300] or 'no header'}")
+    header = [name.strip(' "').lower() for name in next(csv.reader([head], delimiter=mark))]
+    if wrong := [column for column in columns if header.count(column) != 1]:
+        raise ValueError(f"needs one column {wrong[0]!r}, but has {', '.join(header)[:300] or 'no header'}")
     # Possessive quantifiers, since a row that does not fit is to end the match, not to be tried otherwise
     cell = rf'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{mark}\r\n][^{mark}\r\n]*+|)'
     rest = re.sub(rf"\A(?:(?:{cell}(?:{mark}{cell}){{{len(header) - 1}}})?+(?:\r\n?|\n|\Z))*+", "", text)
@@ -84,7 +84,7 @@ def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.Data
         content = CompressedInputStream(BufferReader(content), "gzip").read() if content[:2] == b"\x1f\x8b" else content
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         films = read_lines(text) if "__label__" in text.lstrip().partition("\n")[0] else read_table(text, columns)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ChallengeError(422, f"{name}: {' '.join(str(error).split())}") from error
     films = films[columns].set_index("movie_id")
     movies = films[films["genres"].astype(bool)] if labelled else films
