@@ -4,8 +4,6 @@
 they enter, by name.
 """
 
-from typing import Annotated
-
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
 
@@ -42,13 +40,13 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         Seed of the order of the training texts.
     """
 
-    ngrams: Annotated[int, Field(ge=2, le=20)] = 3
-    pair_weight: Annotated[float, Field(ge=0, le=10)] = 0.5
-    min_count: Annotated[int, Field(ge=1)] = 2
-    max_features: Annotated[int, Field(ge=1)] = 115_000
-    idf: Annotated[float, Field(ge=0, le=4)] = 0.5
-    smoothing: Annotated[float, Field(gt=0, le=1e6)] = 2.0
-    epochs: Annotated[int, Field(ge=0, le=1000)] = 2
-    batch_size: Annotated[int, Field(ge=1)] = 2048
-    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = 0.3
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    ngrams: int = Field(3, ge=2, le=20)
+    pair_weight: float = Field(0.5, ge=0, le=10)
+    min_count: int = Field(2, ge=1)
+    max_features: int = Field(115_000, ge=1)
+    idf: float = Field(0.5, ge=0, le=4)
+    smoothing: float = Field(2.0, gt=0, le=1e6)
+    epochs: int = Field(2, ge=0, le=1000)
+    batch_size: int = Field(2048, ge=1)
+    learning_rate: float = Field(0.3, gt=0, le=1e3)
+    seed: int = Field(0, ge=0, lt=2**63)
