@@ -159,10 +159,10 @@ def sweep(
             raise
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    signal.signal(signal.SIGINT, lambda *_: stopping.set())
     name = str(crc32(f"{folds} {Settings()} {movies.to_csv(index=False)}".encode()))  # what the scores depend on
     try:
         with FileLock("sweep.lock"):  # the first command makes the study and tries the defaults; others wait
+            signal.signal(signal.SIGINT, lambda *_: stopping.set())
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
             if not study.best_trials:
                 study.enqueue_trial(vars(Settings()))
@@ -189,7 +189,7 @@ if __name__ == "__main__":
     strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     try:
         auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", parser_class=Parser, **strict)
-    except (ArgumentError, ChallengeError, OSError) as error:
-        message = " ".join(f"error: {getattr(error, 'detail', error)}".split())
+    except (ArgumentError, ChallengeError, KeyboardInterrupt, OSError) as error:
+        message = " ".join(f"error: {str(getattr(error, 'detail', error)) or 'stopped'}".split())
         # Without what pydantic adds to its messages
         ArgumentParser().exit(2, re.sub(r" \d+ validation errors? for \S+| \[type=.*?/v/\w+", "", message) + "\n")
