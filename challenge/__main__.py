@@ -30,7 +30,7 @@ class Parser(ArgumentParser):
 
 
 def train(films: list[str], model: Path = Path("model.pt"), **options: Any) -> None:
-    """Learn the genres of films from their synopses.
+    """Learn the genres of films from their synopses; films without genres are left out.
 
     Parameters
     ----------
@@ -41,10 +41,11 @@ def train(films: list[str], model: Path = Path("model.pt"), **options: Any) -> N
     **options
         The settings.
     """
-    movies = pd.concat(read_movies(path, path, labelled=True)[0] for path in films)
+    tables, left_out = zip(*(read_movies(path, path, labelled=True) for path in films))
+    movies = pd.concat(tables)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], Settings(**options))
     classifier.save(model)
-    print(f"{model}: learnt {len(classifier.labels)} genres from {len(movies)} films", file=sys.stderr)
+    print(f"{model}: {len(classifier.labels)} genres, {len(movies)} films; left out {sum(left_out)}", file=sys.stderr)
 
 
 def predict(table: Path, model: Path = Path("model.pt"), output: Path = Path("submission.json")) -> None:
@@ -175,8 +176,7 @@ def sweep(
         while error.__context__:
             error = error.__context__  # Optuna hides a full disk, among others, behind errors of its own
         raise ChallengeError(422, f"the sweep in {storage} ended: {error}".splitlines()[0]) from error
-    for reason in failures:
-        print(f"trials broke off: {reason}", file=sys.stderr)
+    sys.stderr.writelines(f"trials broke off: {reason}\n" for reason in failures)
     # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
     table = pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")])
