@@ -48,7 +48,7 @@ def train(films: list[str], model: Path = Path("model.pt"), **options: Any) -> N
     print(f"{model}: {len(classifier.labels)} genres, {len(movies)} films; left out {sum(left_out)}", file=sys.stderr)
 
 
-def predict(table: Path, model: Path = Path("model.pt"), output: Path = Path("submission.json")) -> None:
+def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("submission.json")) -> None:
     """Rank the five most probable genres of films.
 
     Parameters
@@ -60,13 +60,13 @@ def predict(table: Path, model: Path = Path("model.pt"), output: Path = Path("su
     output
         Where to write the rankings, as JSON.
     """
-    movies, _ = read_movies(str(table), str(table), labelled=False)
+    movies, _ = read_movies(table, table, labelled=False)
     rankings = Classifier.load(model).rank(movies["synopsis"], RANKS)
     output.write_text(json.dumps(to_submission(movies.index, rankings)))
     print(f"{output}: ranked the genres of {len(rankings)} films", file=sys.stderr)
 
 
-def evaluate(table: Path, submission: Path) -> None:
+def evaluate(table: str, submission: Path) -> None:
     """Print the scores of rankings, the mean average precision at five (MAP@5) last, after the figures of each genre.
 
     Parameters
@@ -76,7 +76,7 @@ def evaluate(table: Path, submission: Path) -> None:
     submission
         What `predict` wrote.
     """
-    movies, _ = read_movies(str(table), str(table), labelled=True)
+    movies, _ = read_movies(table, table, labelled=True)
     try:
         rankings = TypeAdapter(dict[str, dict[NonNegativeInt, str]]).validate_json(submission.read_bytes())
         ranked = [[genre for _, genre in sorted(rankings[movie].items())] for movie in movies.index]

@@ -127,10 +127,8 @@ class Classifier(nn.Module):
         squares = torch.full_like(weight, 0.1)  # more than nothing, so that faint gradients make short steps
         # A permutation of the texts for each epoch, one after the other
         order = np.random.default_rng(settings.seed).random((settings.epochs, n_texts)).argsort(axis=1).ravel()
-        # At least 32 batches an epoch, so that there are steps enough
-        batches = np.array_split(
-            order, max(1, settings.epochs * n_texts // min(settings.batch_size, n_texts // 32 + 1))
-        )
+        size = min(settings.batch_size, n_texts // 32 + 1)  # so that an epoch has steps enough
+        batches = np.array_split(order, max(1, settings.epochs * n_texts // size))
         for step, batch in enumerate(batches):
             texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray())
             errors = self(texts).sigmoid() - truth.to(weight.device)

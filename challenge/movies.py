@@ -30,7 +30,7 @@ def read_lines(text: str) -> pd.DataFrame:
 
 
 def read_table(text: str, columns: list[str]) -> pd.DataFrame:
-    """Read columns of a table as text.
+    """Read columns of a table as text; genres are lists.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
         raise ValueError(f"the row in line {line} has not {len(header)} cells, or has a quote that is not closed")
     films = pd.DataFrame({column: [row[header.index(column)] for row in rows[1:]] for column in columns}, dtype=str)
     if "genres" in columns:
-        between = next((mark for mark in "|," if films["genres"].str.contains(mark, regex=False).any()), None)
+        between = next((sign for sign in "|," if films["genres"].str.contains(sign, regex=False).any()), None)
         films["genres"] = [[name.strip() for name in own.split(between) if name.strip()] for own in films["genres"]]
     return films
 
