@@ -1,6 +1,5 @@
 """Every Python block of a chapter is a test; the blocks of one chapter share their names."""
 
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+import sybil.parsers.markdown
 
-pytest_collect_file = Sybil([PythonCodeBlockParser()], pattern="chapters/*.md").pytest()
+pytest_collect_file = sybil.Sybil([sybil.parsers.markdown.PythonCodeBlockParser()], pattern="chapters/*.md").pytest()

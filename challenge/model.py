@@ -17,19 +17,18 @@ import torch
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 
-from challenge.settings import ChallengeError, Settings
+from challenge.settings import NoModelError, Settings
 from challenge.text import BUCKETS, hash_units, learn_vocabulary, number_words, weigh
 
 FORMAT = "challenge model, format 4"  # the one key of a model file; what older code can't read needs another
 MOST_CELLS = 2**24  # of the embedding, 64 MiB: many labels leave room for fewer features
 
 
-def sum_bags(bags: csr_array, table: Tensor) -> Tensor:
-    """Return the weighted sums of the rows of a table over bags, of shape (n_bags, n_columns)."""
-    ids, starts, weights = (torch.from_numpy(part).to(table.device) for part in (bags.indices, bags.indptr, bags.data))
-    return embedding_bag(ids, table, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
+def sum_bags(bags: csr_array, rows: Tensor) -> Tensor:
+    """Return the weighted sums of rows over bags, of shape (n_bags, n_columns)."""
+    ids, starts, data = (torch.from_numpy(part).to(rows.device) for part in (bags.indices, bags.indptr, bags.data))
+    return nn.functional.embedding_bag(ids, rows, starts, mode="sum", per_sample_weights=data, include_last_offset=True)
 
 
 def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: Tensor, smoothing: float) -> Tensor:
@@ -74,7 +73,7 @@ class Classifier(nn.Module):
         self.embedding = nn.EmbeddingBag(len(buckets), len(labels), mode="sum", include_last_offset=True)
         self.bias = nn.Parameter(torch.zeros(len(labels)))
         self.rows = np.zeros(BUCKETS, np.int32)
-        self.rows[buckets] = np.arange(len(buckets))
+        self.rows[buckets.numpy()] = np.arange(len(buckets))
         # Gradients are computed by hand, see `fit`
         self.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
 
@@ -92,11 +91,10 @@ class Classifier(nn.Module):
             How to learn; the same data, settings and number of threads give the same classifier, to the byte.
         """
         words, ids = number_words(texts)
-        vocabulary, names = learn_vocabulary(words), sorted({name for own in labels for name in own})
-        columns = {name: column for column, name in enumerate(names)}
-        entries = np.array([columns[name] for own in labels for name in own], np.int32)
-        offsets = np.cumsum([0, *map(len, labels)], dtype=np.int32)  # 64 bits would be copied into all products
-        targets = csr_array((np.ones(len(entries), np.float32), entries, offsets), (len(texts), len(names))).minimum(1)
+        vocabulary = learn_vocabulary(words)
+        names, columns = np.unique([name for own in labels for name in own], return_inverse=True)
+        owners = np.arange(len(texts)).repeat([len(own) for own in labels])
+        targets = csr_array((np.ones(len(columns), np.float32), (owners, columns)), (len(texts), len(names))).sign()
 
         units, counts, _ = hash_units(words, ids, vocabulary, settings)
         texts_with = counts.sign().sum(axis=0)
@@ -107,7 +105,7 @@ class Classifier(nn.Module):
         known = seen[np.argsort(-strengths, kind="stable")[: min(settings.max_features, MOST_CELLS // len(names))]]
         idf = (1 + np.log(len(texts) / frequencies[known]).clip(0)) ** settings.idf
         state = torch.from_numpy(np.append(0, known)).int(), torch.from_numpy(np.append(0, idf)).float()
-        classifier = cls(settings, names, vocabulary.to_str(), *state)
+        classifier = cls(settings, names.tolist(), vocabulary.to_str(), *state)
         units, counts = weigh(units, counts, classifier.rows, state[1].numpy())
         classifier.fit(counts @ units, targets)
         return classifier
@@ -125,20 +123,20 @@ class Classifier(nn.Module):
         self.bias.copy_(prior.logit())
         weight.copy_(naive_bayes_log_odds(bags, targets, prior, settings.smoothing))
         squares = torch.full_like(weight, 0.1)  # more than nothing, so that faint gradients make short steps
-        # A permutation of the texts for each epoch, one after the other
+        # A permutation of the texts for each epoch, one after the other, in batches of which an epoch has at least 32
         order = np.random.default_rng(settings.seed).random((settings.epochs, n_texts)).argsort(axis=1).ravel()
-        size = min(settings.batch_size, n_texts // 32 + 1)  # so that an epoch has steps enough
-        batches = np.array_split(order, max(1, settings.epochs * n_texts // size))
-        for step, batch in enumerate(batches):
-            texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray())
-            errors = self(texts).sigmoid() - truth.to(weight.device)
+        n_steps = max(1, settings.epochs * n_texts // min(settings.batch_size, n_texts // 32 + 1))
+        for step, batch in enumerate(np.array_split(order, n_steps)):
+            texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray()).to(weight.device)
+            errors = (sum_bags(texts, weight) + self.bias).sigmoid() - truth
             gradient = sum_bags(texts.T.tocsr(), errors)
-            rate = settings.learning_rate * (1 - step / len(batches))
+            rate = settings.learning_rate * (1 - step / n_steps)
             weight.addcdiv_(gradient, squares.addcmul_(gradient, gradient).sqrt(), value=-rate)
 
-    def forward(self, bags: csr_array) -> Tensor:
-        """Return logits of shape (n_texts, n_labels)."""
-        return sum_bags(bags, self.embedding.weight) + self.bias
+    def forward(self, texts: Iterable[str]) -> Tensor:
+        """Return the logits of texts, of shape (n_texts, n_labels); their sigmoid is the probability of each label."""
+        units, counts, _, _ = self.read(texts)
+        return sum_bags(counts @ units, self.embedding.weight) + self.bias
 
     def read(self, texts: Iterable[str]) -> tuple[csr_array, csr_array, list[str], np.ndarray]:
         """Return the units of texts, the texts as bags of units, the distinct words, and the pairs of their numbers."""
@@ -146,14 +144,9 @@ class Classifier(nn.Module):
         units, counts, pairs = hash_units(words, ids, self.vocabulary, self.settings)
         return *weigh(units, counts, self.rows, self.idf.cpu().numpy()), words, pairs
 
-    def predict(self, texts: Iterable[str]) -> np.ndarray:
-        """Return the probability of each label for each text, float32 of shape (n_texts, n_labels)."""
-        units, counts, _, _ = self.read(texts)
-        return np.asarray(self(counts @ units).sigmoid().cpu())
-
     def rank(self, texts: Iterable[str], k: int) -> list[list[str]]:
         """Return the `k` most probable labels of each text, best first; ties in the order of the alphabet."""
-        best = np.argsort(-self.predict(texts), axis=1, kind="stable")[:, :k]
+        best = np.argsort(-self(texts).cpu().numpy(), axis=1, kind="stable")[:, :k]
         return [[self.labels[column] for column in row] for row in best.tolist()]
 
     def explain(self, texts: Iterable[str], k: int) -> Iterator[dict[str, dict[str, float]]]:
@@ -164,34 +157,35 @@ class Classifier(nn.Module):
         of what is unknown is 0.
         """
         units, counts, words, pairs = self.read(texts)
-        named = (f"{words[first] or '(start)'} {words[second]}" for first, second in pairs.tolist())
-        names = np.array([*words, *named, "(bias)"], object)
+        names = [*words, *(f"{words[a] or '(start)'} {words[b]}" for a, b in pairs.tolist()), "(bias)"]
         logits = torch.cat([sum_bags(units, self.embedding.weight), self.bias[None]]).cpu().numpy()
         for start, end in zip(counts.indptr, counts.indptr[1:]):
             ids = np.append(counts.indices[start:end], -1)
             terms = logits[ids] * np.append(counts.data[start:end], 1)[:, None]
             best = np.argsort(-terms.sum(axis=0), kind="stable")[:k]
-            yield {self.labels[label]: dict(zip(names[ids], terms[:, label].tolist())) for label in best}
+            yield {self.labels[label]: dict(zip([names[id] for id in ids], terms[:, label].tolist())) for label in best}
 
     def save(self, path: Path) -> None:
         """Write the classifier to a file, whole or not at all; through a link, to the file that it points at.
 
         Raises
         ------
-        ChallengeError
-            The file can't be written; what was there before, such as a folder or a device, is still there.
+        OSError
+            The file can't be written. What was there before is still there, whole.
         """
-        file = BytesIO()
-        torch.save({FORMAT: (vars(self.settings), self.labels, self.vocabulary.to_str(), self.state_dict())}, file)
-        if not path.resolve().parent.is_dir() or (path.exists() and not path.is_file()):
-            raise ChallengeError(507, f"{path}: not saved: its folder is missing, or it is no regular file")
-        unfinished = path.resolve().with_name(f"{path.name}.{os.getpid()}.tmp")
+        content, target = BytesIO(), path.resolve()
+        torch.save({FORMAT: (vars(self.settings), self.labels, self.vocabulary.to_str(), self.state_dict())}, content)
+        if target.exists() and not target.is_file():
+            raise OSError(f"{path}: not saved: it is a folder or a device")
+        unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         try:
-            unfinished.write_bytes(file.getbuffer())
-            unfinished.replace(path.resolve())
+            unfinished.write_bytes(content.getbuffer())
+            with unfinished.open() as file:
+                os.fsync(file)  # else a power cut could leave an empty file in the old one's place
+            unfinished.replace(target)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
-            raise ChallengeError(507, f"{path.name}: not saved: {error.strerror}") from error
+            raise OSError(f"{path}: not saved: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: Path) -> "Classifier":
@@ -199,7 +193,7 @@ class Classifier(nn.Module):
 
         Raises
         ------
-        ChallengeError
+        NoModelError
             There is no such file, or it is not a whole one of this format.
         """
         try:
@@ -207,5 +201,5 @@ class Classifier(nn.Module):
             classifier = cls(Settings(**settings), labels, vocabulary, state["buckets"], state["idf"])
             classifier.load_state_dict(state)
         except Exception as error:  # whatever a file that is not a model leads to
-            raise ChallengeError(409, f"{path.name} is missing or not a valid model; train one first") from error
+            raise NoModelError(f"{path.name} is missing or not a valid model; train one first") from error
         return classifier

@@ -8,7 +8,6 @@ with one. fastText's files are read too.
 
 import csv
 import re
-from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
@@ -35,20 +34,24 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        A column is not there once, or a row has not as many cells as the header.
+        A column is not there once; a row has not as many cells as the header, or has a quote that is not closed.
     """
-    mark = max(",;\t", key=re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0].count)
-    rows = [*filter(None, csv.reader(StringIO(text, newline=""), delimiter=mark))] or [[]]
-    header = [name.strip(' "').lower() for name in rows[0]]
+    text = re.sub(r'\A"?sep=."?(?=[\r\n])', "", text)  # a spreadsheet's first line; what it says, the header shows
+    mark = max(",;\t|", key=re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0].count)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=mark, strict=True)
+    rows, line = [], 1  # where the next row begins
+    try:
+        for row in reader:
+            rows.extend([row] if row else [])  # a blank line is no row
+            if row and len(row) != len(rows[0]):
+                raise ValueError(f"the row in line {line} has {len(row)} cells, but the header has {len(rows[0])}")
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"the row in line {line} has a quote that is not closed: {error}") from error
+    header = [name.strip(' "').lower() for name in rows[0]] if rows else []
     if wrong := [column for column in columns if header.count(column) != 1]:
         raise ValueError(f"needs one column {wrong[0]!r}, but has {', '.join(header)[:300] or 'no header'}")
-    # Possessive quantifiers, since a row that does not fit is to end the match, not to be tried otherwise
-    cell = rf'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{mark}\r\n][^{mark}\r\n]*+|)'
-    rest = re.sub(rf"\A(?:(?:{cell}(?:{mark}{cell}){{{len(header) - 1}}})?+(?:\r\n?|\n|\Z))*+", "", text)
-    if rest:
-        line = text.count("\n", 0, len(text) - len(rest)) + 1
-        raise ValueError(f"the row in line {line} has not {len(header)} cells, or has a quote that is not closed")
-    films = pd.DataFrame({column: [row[header.index(column)] for row in rows[1:]] for column in columns}, dtype=str)
+    films = pd.DataFrame(rows[1:], columns=header, dtype=str)[columns]
     if "genres" in columns:
         between = next((sign for sign in "|," if films["genres"].str.contains(sign, regex=False).any()), None)
         films["genres"] = [[name.strip() for name in own.split(between) if name.strip()] for own in films["genres"]]
@@ -85,24 +88,19 @@ def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.Data
         content = CompressedInputStream(BufferReader(content), "gzip").read() if content[:2] == b"\x1f\x8b" else content
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         films = read_lines(text) if "__label__" in text.lstrip().partition("\n")[0] else read_table(text, columns)
-    except (OSError, ValueError, csv.Error) as error:
-        raise ChallengeError(422, f"{name}: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        line = f"line {len(content[: error.start + 1].splitlines())}: " if isinstance(error, UnicodeDecodeError) else ""
+        raise ChallengeError(f"{name}: {line}{' '.join(str(error).split())}") from error
     films = films[columns].set_index("movie_id")
     movies = films[films["genres"].astype(bool)] if labelled else films
     if movies.empty:
-        raise ChallengeError(422, f"{name}: no films{' with genres' * labelled}, though the header is right")
-    repeated = movies.index[movies.index.duplicated()]
-    if len(repeated) and not labelled:
-        raise ChallengeError(422, f"{name}: two films have the movie_id {repeated[0]!r}")
+        raise ChallengeError(f"{name}: it has no films" + (" with genres" if labelled else ""))
+    if not labelled and movies.index.has_duplicates:
+        raise ChallengeError(f"{name}: two films have the movie_id {movies.index[movies.index.duplicated()][0]!r}")
     return movies, len(films) - len(movies)
 
 
-def to_submission(movie_ids: Iterable[str], rankings: Iterable[Iterable[str]]) -> dict[str, dict[str, str]]:
-    """Return rankings in the form that the challenge asks for: the best genre of each film under "0", and so on."""
-    return {movie: {str(rank): genre for rank, genre in enumerate(own)} for movie, own in zip(movie_ids, rankings)}
-
-
-def score(genres: Iterable[Iterable[str]], rankings: Iterable[Iterable[str]]) -> tuple[dict[str, float], pd.DataFrame]:
+def score(genres: pd.Series, rankings: list[list[str]]) -> tuple[dict[str, float], pd.DataFrame]:
     """Compare rankings with the truth.
 
     Parameters

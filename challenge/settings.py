@@ -1,15 +1,18 @@
-"""Every option of the product, declared once, and the error that people see.
+"""Every option of the product, declared once, and the errors that people see.
 
 `Settings` serves Python, the command line, the service and the model file alike. Values out of range are refused where
 they enter, by name.
 """
 
-from fastapi import HTTPException
 from pydantic import BaseModel, Field
 
 
-class ChallengeError(HTTPException):
-    """A fault that the user can put right: `detail` says how, in one line, and the service answers `status_code`."""
+class ChallengeError(Exception):
+    """An error that the user can put right: one line that names what is wrong, and says what to do."""
+
+
+class NoModelError(ChallengeError):
+    """There is no valid model yet."""
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):

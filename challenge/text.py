@@ -29,29 +29,26 @@ SAMPLE, PIECES, LONGEST_WORD = 10_000, 500, 256
 Units = tuple[csr_array, csr_array, np.ndarray]
 # Whatever is no letter, mark or digit, up to where hardly anything but Chinese characters and private use follows
 SEPARATORS = {code: " " for code in range(2**17) if unicodedata.category(chr(code))[0] not in "LMN"}
-pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps much of what is freed
-
-
-def normalize(text: str) -> str:
-    """Return the words of a text, runs of letters, marks and digits, with spaces between: NFKC, then lower case.
-
-    >>> normalize("Ｎo, no… ﬁre!").split(), normalize("Cafe\N{COMBINING ACUTE ACCENT}")
-    (['no', 'no', 'fire'], 'café')
-    """
-    return unicodedata.normalize("NFKC", text).lower().translate(SEPARATORS)
 
 
 def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
     """Give numbers to the distinct words of texts, in the order in which they come.
+
+    Words are runs of letters, marks and digits, after Unicode's form NFKC and lower case.
 
     Returns
     -------
     words, ids
         The distinct words, the empty one first, which marks the edges of texts. And the numbers of all words (int32),
         with a mark before each text and after the last.
+
+    Examples
+    --------
+    >>> number_words(["Ｎo, no… ﬁre!", "Cafe\N{COMBINING ACUTE ACCENT}"])
+    (['', 'no', 'fire', 'café'], array([0, 1, 1, 2, 0, 3, 0], dtype=int32))
     """
-    lines = [*(f"{MARK} {normalize(text)}".rstrip() for text in texts), MARK]
-    words = pc.list_flatten(pc.ascii_split_whitespace(pa.array(lines, pa.large_string()))).dictionary_encode()
+    lines = [f"{MARK} {unicodedata.normalize('NFKC', text).lower().translate(SEPARATORS)}".rstrip() for text in texts]
+    words = pc.list_flatten(pc.ascii_split_whitespace(pa.array([*lines, MARK], pa.large_string()))).dictionary_encode()
     return ["", *words.dictionary.to_pylist()[1:]], words.indices.to_numpy()
 
 
@@ -139,6 +136,5 @@ def weigh(units: csr_array, texts: csr_array, rows: np.ndarray, idf: np.ndarray)
     ids = rows[units.indices]
     units = csr_array((units.data * idf[ids], ids, units.indptr), (units.shape[0], len(idf)))
     units.eliminate_zeros()
-    lengths = np.sqrt(texts.power(2) @ units.power(2).sum(axis=1)).clip(1e-9)
-    texts.data /= lengths.repeat(np.diff(texts.indptr))
+    texts.data /= np.sqrt(texts.power(2) @ units.power(2).sum(axis=1)).clip(1e-9).repeat(np.diff(texts.indptr))
     return units, texts

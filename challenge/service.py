@@ -1,0 +1,154 @@
+"""The service: films in, ranked genres out, over HTTP and on a page; errors become statuses here.
+
+It reads the environment variables
+
+    CHALLENGE_MODEL     the model file; model.pt where it is not set
+    CHALLENGE_HOSTS     the names under which browsers may reach the service, with spaces between; those of this machine
+    CHALLENGE_TOKEN     what a training needs in its header, as in "Authorization: Bearer …"; nothing
+
+It reads the model anew when the file has changed, so that every worker, and a server started again, serves what was
+trained last. One training runs at a time; predictions are answered meanwhile, by the former model.
+"""
+
+import os
+from functools import lru_cache
+from hmac import compare_digest
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Query, Request, UploadFile
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
+from filelock import FileLock, Timeout
+
+from challenge.model import Classifier
+from challenge.movies import RANKS, read_movies, score
+from challenge.settings import ChallengeError, NoModelError, Settings
+
+MODEL = Path(os.environ.get("CHALLENGE_MODEL") or "model.pt")
+TOKEN = os.environ.get("CHALLENGE_TOKEN", "").strip()
+HOSTS = (os.environ.get("CHALLENGE_HOSTS") or "localhost 127.0.0.1 0.0.0.0 ::1").split()
+
+# What the form holds, for the service's description
+FORM = {"encoding": {"file": {"contentType": "text/csv"}}, "example": {"file": "movie_id,synopsis,genres\n1,War.,War"}}
+TABLE = {"requestBody": {"content": {"multipart/form-data": FORM}}}
+
+
+def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer an error that people can put right."""
+    busy = "another training is running; try again when it has ended"
+    status = 409 if isinstance(error, (NoModelError, Timeout)) else 422 if isinstance(error, ChallengeError) else 507
+    return JSONResponse({"detail": busy if isinstance(error, Timeout) else str(error)}, status)
+
+
+async def guard(request: Request) -> None:
+    """Refuse what the pages of other sites send, whatever name they call this machine by; others send no origin."""
+    origin = request.headers.get("origin", "")
+    if origin and (request.url.hostname not in HOSTS or not origin.endswith(f"//{request.url.netloc}")):
+        raise HTTPException(403, f"a page of {origin} may not use this service; CHALLENGE_HOSTS says which may")
+    if sum(not isinstance(part, str) for _, part in (await request.form()).multi_items()) > 1:
+        raise ChallengeError("the form has more than one file: send one, in the field 'file'")
+
+
+def authorize(bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]) -> None:
+    """Refuse a request without the token of this service."""
+    if not (bearer and compare_digest(bearer.credentials.encode("latin-1"), TOKEN.encode())):
+        raise HTTPException(401, "training needs 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"})
+
+
+app = FastAPIOffline(
+    title="challenge",
+    dependencies=[Depends(guard)],
+    max_body_size=2**30,
+    exception_handlers=dict.fromkeys((ChallengeError, OSError), answer_error),
+    responses={status: {"description": "Refused; `detail` says why"} for status in (400, 401, 403, 409, 413, 422, 507)},
+)
+
+
+@lru_cache(maxsize=1)
+def load(modified: int) -> Classifier:
+    """Return the model as of this time of modification, read once."""
+    return Classifier.load(MODEL)
+
+
+def current() -> Classifier:
+    """Return the model that was saved last."""
+    return load(MODEL.stat().st_mtime_ns if MODEL.exists() else 0)
+
+
+@app.post("/genres/train", openapi_extra=TABLE, dependencies=[Depends(authorize)] if TOKEN else [])
+def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str, Any]:
+    """Train on a CSV file with columns movie_id, synopsis and genres, and save the model.
+
+    Genres are separated by spaces, by | or by commas; films without any are left out. Other columns are ignored. The
+    columns may also be separated by semicolons or tabs, and the file may be compressed by gzip. For example:
+
+        movie_id,year,synopsis,genres
+        17,1959,"A heist goes wrong, and a cellist pays.",Crime Drama
+        18,1962,Two rival puppeteers must share one van.,Comedy
+
+    The settings of the training are query parameters. The answer counts the films and names the genres:
+
+        {"films": 2, "left_out": 0, "genres": ["Comedy", "Crime", "Drama"]}
+    """
+    movies, left_out = read_movies(file.file.read(), file.filename or "file", labelled=True)
+    with FileLock(f"{MODEL}.lock", timeout=0):
+        classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
+        classifier.save(MODEL)
+    return {"films": len(movies), "left_out": left_out, "genres": classifier.labels}
+
+
+@app.post("/genres/evaluate", openapi_extra=TABLE)
+def evaluate(file: UploadFile) -> dict[str, Any]:
+    """Tell how good the model is, on a CSV file with columns movie_id, synopsis and genres.
+
+    The films should be others than it has learnt from. Those without genres are left out. The answer has the mean
+    average precision (MAP@5), the precision of the first genre (P@1), the recall of the first five (R@5), and for each
+    genre its number of films and their MAP@5, the most frequent first:
+
+        {"films": 2, "left_out": 0, "P@1": 0.5, "R@5": 1.0, "MAP@5": 0.75,
+         "genres": {"Drama": {"films": 2, "map_at_5": 0.75}, "Crime": {"films": 1, "map_at_5": 1.0}}}
+    """
+    movies, left_out = read_movies(file.file.read(), file.filename or "file", labelled=True)
+    scores, per_genre = score(movies["genres"], current().rank(movies["synopsis"], RANKS))
+    return {"films": len(movies), "left_out": left_out, **scores, "genres": per_genre.to_dict("index")}
+
+
+@app.post("/genres/predict", openapi_extra=TABLE)
+def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
+    """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis.
+
+    Other columns are ignored. For example:
+
+        movie_id,synopsis
+        155,A masked burglar returns what he stole.
+
+    The answer has the films in the order of the rows, and the best genre of each under "0":
+
+        {"155": {"0": "Thriller", "1": "Crime", "2": "Drama", "3": "Action", "4": "Mystery"}}
+
+    With explain=true it tells what each word, and each pair of neighbouring words, adds to the logits of these genres,
+    the best first; "(start)" stands before the first word. A genre's figures sum to its logit, and
+    1 / (1 + exp(-logit)) is its probability:
+
+        {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "a masked": 0.05, "(bias)": -2.03}, "Crime": {}}}
+    """
+    (movies, _), classifier = read_movies(file.file.read(), file.filename or "file", labelled=False), current()
+    if explain:
+        return dict(zip(movies.index, classifier.explain(movies["synopsis"], RANKS)))
+    return {movie: dict(enumerate(top)) for movie, top in zip(movies.index, classifier.rank(movies["synopsis"], RANKS))}
+
+
+@app.head("/health", include_in_schema=False)
+@app.get("/health")
+def health() -> dict[str, Any]:
+    """Tell which model is served: when it was saved (seconds since 1970), its genres, the settings of its training."""
+    classifier = current()
+    return {"genres": classifier.labels, "settings": classifier.settings, "saved": MODEL.stat().st_mtime}
+
+
+@app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+def page() -> FileResponse:
+    """Return the page; no other site may show it in a frame."""
+    return FileResponse(Path(__file__).with_name("web") / "index.html", headers={"X-Frame-Options": "DENY"})
