@@ -93,8 +93,9 @@ class Classifier(nn.Module):
         words, ids = number_words(texts)
         vocabulary = learn_vocabulary(words)
         names, columns = np.unique([name for own in labels for name in own], return_inverse=True)
-        owners = np.arange(len(texts)).repeat([len(own) for own in labels])
-        targets = csr_array((np.ones(len(columns), np.float32), (owners, columns)), (len(texts), len(names))).sign()
+        owners = np.arange(len(texts), dtype=np.int32).repeat([len(own) for own in labels])
+        # 64 bits would be copied into all products
+        targets = csr_array((np.ones(len(columns), np.float32), (owners, columns.astype(np.int32)))).sign()
 
         units, counts, _ = hash_units(words, ids, vocabulary, settings)
         texts_with = counts.sign().sum(axis=0)

@@ -144,8 +144,7 @@ def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
 @app.get("/health")
 def health() -> dict[str, Any]:
     """Tell which model is served: when it was saved (seconds since 1970), its genres, the settings of its training."""
-    classifier = current()
-    return {"genres": classifier.labels, "settings": classifier.settings, "saved": MODEL.stat().st_mtime}
+    return {"genres": current().labels, "settings": current().settings, "saved": MODEL.stat().st_mtime}
 
 
 @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)

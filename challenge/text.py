@@ -29,6 +29,7 @@ SAMPLE, PIECES, LONGEST_WORD = 10_000, 500, 256
 Units = tuple[csr_array, csr_array, np.ndarray]
 # Whatever is no letter, mark or digit, up to where hardly anything but Chinese characters and private use follows
 SEPARATORS = {code: " " for code in range(2**17) if unicodedata.category(chr(code))[0] not in "LMN"}
+pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps much of what is freed
 
 
 def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
