@@ -21,11 +21,11 @@ csv.field_size_limit(2**31 - 1)  # characters of a cell
 
 
 def read_lines(text: str) -> pd.DataFrame:
-    """Read fastText's format: a line is a text with labels anywhere in it, and its `movie_id` is its number."""
+    """Read fastText's format: a line is a text with labels anywhere in it; its number is its `movie_id`."""
     lines = pd.Series([*StringIO(text.lstrip(), newline=None)])
     synopses = lines.str.replace(r"(?<!\S)__label__\S+", "", regex=True).str.strip()
     genres = lines.str.findall(r"(?<!\S)__label__(\S+)")
-    return pd.DataFrame({"movie_id": (lines.index + 1).astype(str), "synopsis": synopses, "genres": genres})
+    return pd.DataFrame({"synopsis": synopses, "genres": genres}).set_index((lines.index + 1).astype(str))
 
 
 def read_table(text: str, columns: list[str]) -> pd.DataFrame:
@@ -51,11 +51,12 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
     header = [name.strip(' "').lower() for name in rows[0]] if rows else []
     if wrong := [column for column in columns if header.count(column) != 1]:
         raise ValueError(f"needs one column {wrong[0]!r}, but has {', '.join(header)[:300] or 'no header'}")
-    films = pd.DataFrame(rows[1:], columns=header, dtype=str)[columns]
-    if "genres" in columns:
-        between = next((sign for sign in "|," if films["genres"].str.contains(sign, regex=False).any()), None)
-        films["genres"] = [[name.strip() for name in own.split(between) if name.strip()] for own in films["genres"]]
-    return films
+    cells = {column: [row[header.index(column)] for row in rows[1:]] for column in columns}
+    ids = cells.pop("movie_id")
+    if "genres" in cells:
+        between = next((sign for sign in "|," if any(sign in own for own in cells["genres"])), None)
+        cells["genres"] = [[name.strip() for name in own.split(between) if name.strip()] for own in cells["genres"]]
+    return pd.DataFrame(cells, ids)
 
 
 def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:
@@ -74,8 +75,8 @@ def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.Data
     Returns
     -------
     films, left_out
-        The films in the order of the rows, under `movie_id`, with the columns `synopsis` and, if labelled, `genres`,
-        lists. And the number of films that were left out because they have no genres.
+        The films in the order of the rows; the index is their `movie_id`, the columns are `synopsis` and, if labelled,
+        `genres`, lists. And the number of films that were left out because they have no genres.
 
     Raises
     ------
@@ -91,7 +92,6 @@ def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.Data
     except (OSError, ValueError) as error:
         line = f"line {len(content[: error.start + 1].splitlines())}: " if isinstance(error, UnicodeDecodeError) else ""
         raise ChallengeError(f"{name}: {line}{' '.join(str(error).split())}") from error
-    films = films[columns].set_index("movie_id")
     movies = films[films["genres"].astype(bool)] if labelled else films
     if movies.empty:
         raise ChallengeError(f"{name}: it has no films" + (" with genres" if labelled else ""))
