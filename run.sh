@@ -53,7 +53,9 @@ home=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 train=$home/challenge/sample/train.csv test=$home/challenge/sample/test.csv
 if [[ ! ${1:-} =~ ^(test|bench)$ && $# == 2 ]]; then
   for file in "$@"; do [[ -r $file && ! -d $file ]] || fail "$file: no such file, or not readable" 2; done
-  train=$(realpath "$1") test=$(realpath "$2")
+  train=$1 test=$2
+  [[ $train == /* ]] || train=$PWD/$train
+  [[ $test == /* ]] || test=$PWD/$test
 fi
 if [[ ${1:-} == bench && $# == 2 ]]; then
   [[ -d $2 ]] || fail "$2: no such folder" 2
@@ -76,7 +78,18 @@ elif [[ ${1:-} == bench ]]; then
   BENCH_PEERS=$peers/bin/python exec python -m pytest -qs challenge/chapters/10-benchmark.md
 fi
 
-# 1. Get the data
+# 1. Ask who you are, where git does not know and the results are sent
+who() { # who KEY QUESTION
+  git config "$1" && return
+  [[ -t 0 ]] || fail "no $2: set it with git config --global $1 …"
+  read -rp "Your $2: " answer && echo "$answer"
+}
+if [[ -n ${ENDPOINT:-} ]]; then
+  name=$(who user.name name)
+  email=$(who user.email e-mail)
+fi
+
+# 2. Get the data
 server='' work=$(mktemp -d)
 trap 'stop_server; rm -rf "$work"' EXIT
 trap 'exit 130' INT
@@ -88,9 +101,12 @@ if [[ -n ${ENDPOINT:-} ]]; then
   done
   train=$work/train.csv test=$work/test.csv
 fi
+[[ -f $train ]] || { cat "$train" >"$work/train.csv" && train=$work/train.csv; } # a pipe can be read only once
+[[ -f $test ]] || { cat "$test" >"$work/test.csv" && test=$work/test.csv; }
 
-# 2. Start the server
+# 3. Start the server
 port=${PORT:-9876} url=http://127.0.0.1:${PORT:-9876}
+[[ $port =~ ^[0-9]+$ ]] || fail "PORT=$port is not a number" 2
 (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && fail "port $port is in use; choose another, as in PORT=9877 ./run.sh"
 uvicorn challenge:app --host 127.0.0.1 --port "$port" --log-level warning >"$work/server.log" 2>&1 &
 server=$!
@@ -99,13 +115,13 @@ until curl -fs -o "$work/ready" "$url/openapi.json"; do
   sleep 0.2
 done
 
-# 3. Train  4. Predict  5. Stop the server
+# 4. Train  5. Predict  6. Stop the server
 post train "$train" "$work/trained.json"
 post predict "$test" "$work/submission.json"
 mv "$work/submission.json" submission.json
 stop_server
 
-# 6. Code quality: a name, a number of errors (of lines for sloc) and a score a line
+# 7. Code quality: a name, a number of errors (of lines for sloc) and a score a line
 outside=$(find . -name '*.py' -not -path './challenge/*' -not -path './.env/*' | wc -l)
 sloc=$(pygount challenge --suffix py | awk '{ sum += $1 } END { print sum + 0 }')
 {
@@ -122,7 +138,7 @@ sloc=$(pygount challenge --suffix py | awk '{ sum += $1 } END { print sum + 0 }'
   { print $1, $2, score }' >"$work/quality"
 quality=$(awk '{ product = NR == 1 ? $3 : product * $3 } END { print product ^ (1 / NR) }' "$work/quality")
 
-# 7. Predictive score, where the truth is known here  8. Total
+# 8. Predictive score, where the genres are known here  9. Total
 predictive=unknown total=unknown
 if python -m challenge evaluate "$test" submission.json >"$work/evaluation" 2>"$work/reason"; then
   cat "$work/evaluation"
@@ -146,14 +162,7 @@ row 'total' "$(percent "$total")" 'geometric mean'
 echo "$edge"
 [[ -n ${ENDPOINT:-} ]] || exit 0
 
-# 9. Ask who you are, where git does not know  10. Send the results
-who() { # who KEY QUESTION
-  git config "$1" && return
-  [[ -t 0 ]] || fail "no $2: set it with git config --global $1 …"
-  read -rp "Your $2: " answer && echo "$answer"
-}
-name=$(who user.name name)
-email=$(who user.email e-mail)
+# 10. Send the results
 {
   printf '{"username": %s, "email": %s, "code_quality": ' "$(as_json "$name")" "$(as_json "$email")"
   awk '{ printf "%s\"%s\": [%s, %s]", NR == 1 ? "{" : ", ", $1, $3, $2 } END { printf "}" }' "$work/quality"

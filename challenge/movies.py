@@ -52,11 +52,11 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
     if wrong := [column for column in columns if header.count(column) != 1]:
         raise ValueError(f"needs one column {wrong[0]!r}, but has {', '.join(header)[:300] or 'no header'}")
     cells = {column: [row[header.index(column)] for row in rows[1:]] for column in columns}
-    ids = cells.pop("movie_id")
+    films = pd.DataFrame(cells, index=cells.pop("movie_id"))
     if "genres" in cells:
         between = next((sign for sign in "|," if any(sign in own for own in cells["genres"])), None)
-        cells["genres"] = [[name.strip() for name in own.split(between) if name.strip()] for own in cells["genres"]]
-    return pd.DataFrame(cells, ids)
+        films["genres"] = [[name.strip() for name in own.split(between) if name.strip()] for own in cells["genres"]]
+    return films
 
 
 def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:
