@@ -85,7 +85,7 @@ who() { # who KEY QUESTION
   read -rp "Your $2: " answer && echo "$answer"
 }
 if [[ -n ${ENDPOINT:-} ]]; then
-  name=$(who user.name name)
+  username=$(who user.name name)
   email=$(who user.email e-mail)
 fi
 
@@ -164,7 +164,7 @@ echo "$edge"
 
 # 10. Send the results
 {
-  printf '{"username": %s, "email": %s, "code_quality": ' "$(as_json "$name")" "$(as_json "$email")"
+  printf '{"username": %s, "email": %s, "code_quality": ' "$(as_json "$username")" "$(as_json "$email")"
   awk '{ printf "%s\"%s\": [%s, %s]", NR == 1 ? "{" : ", ", $1, $3, $2 } END { printf "}" }' "$work/quality"
   printf ', "predictions": '
   cat submission.json
