@@ -92,8 +92,8 @@ class Classifier(nn.Module):
         """
         words, ids = number_words(texts)
         vocabulary = learn_vocabulary(words)
-        names, columns = np.unique([name for own in labels for name in own], return_inverse=True)
-        owners = np.arange(len(texts), dtype=np.int32).repeat([len(own) for own in labels])
+        names, columns = np.unique([name for group in labels for name in group], return_inverse=True)
+        owners = np.arange(len(texts), dtype=np.int32).repeat([len(group) for group in labels])
         # 64 bits would be copied into all products
         targets = csr_array((np.ones(len(columns), np.float32), (owners, columns.astype(np.int32)))).sign()
 

@@ -36,9 +36,9 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
     ValueError
         A column is not there once; a row has not as many cells as the header, or has a quote that is not closed.
     """
-    text = re.sub(r'\A"?sep=."?(?=[\r\n])', "", text)  # a spreadsheet's first line; what it says, the header shows
-    mark = max(",;\t|", key=re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0].count)
-    reader = csv.reader(StringIO(text, newline=""), delimiter=mark, strict=True)
+    text = re.sub(r'(?i)\A"?sep=."?(?=[\r\n])', "", text)  # a spreadsheet's first line; what it says, the header shows
+    delimiter = max(",;\t|", key=re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0].count)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows, line = [], 1  # where the next row begins
     try:
         for row in reader:
@@ -54,8 +54,8 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
     cells = {column: [row[header.index(column)] for row in rows[1:]] for column in columns}
     films = pd.DataFrame(cells, index=cells.pop("movie_id"))
     if "genres" in cells:
-        between = next((sign for sign in "|," if any(sign in own for own in cells["genres"])), None)
-        films["genres"] = [[name.strip() for name in own.split(between) if name.strip()] for own in cells["genres"]]
+        separator = next((sign for sign in "|," if any(sign in cell for cell in cells["genres"])), None)
+        films["genres"] = [[name.strip() for name in cell.split(separator) if name.strip()] for cell in cells["genres"]]
     return films
 
 
@@ -119,7 +119,7 @@ def score(genres: pd.Series, rankings: list[list[str]]) -> tuple[dict[str, float
     """
     truth = pd.Series(map(set, genres))
     tops = [[*dict.fromkeys(ranking), *[""] * RANKS][:RANKS] for ranking in rankings]
-    hits = pd.DataFrame([[genre in own for genre in top] for own, top in zip(truth, tops, strict=True)])
+    hits = pd.DataFrame([[genre in right for genre in top] for right, top in zip(truth, tops, strict=True)])
     precisions = hits * hits.cumsum(axis=1) / (hits.columns + 1)
     films = pd.DataFrame({"genre": truth, "map_at_5": precisions.sum(axis=1) / truth.str.len().clip(upper=RANKS)})
     scores = {"P@1": hits[0].mean(), "R@5": hits.sum().sum() / truth.str.len().sum(), "MAP@5": films["map_at_5"].mean()}

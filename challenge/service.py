@@ -2,12 +2,13 @@
 
 It reads the environment variables
 
-    CHALLENGE_MODEL     the model file; model.pt where it is not set
-    CHALLENGE_HOSTS     the names under which browsers may reach the service, with spaces between; those of this machine
-    CHALLENGE_TOKEN     what a training needs in its header, as in "Authorization: Bearer …"; nothing
+    CHALLENGE_MODEL     the model file; default: model.pt
+    CHALLENGE_HOSTS     the names under which browsers may reach the service, separated by spaces; default: this machine
+    CHALLENGE_TOKEN     what a training needs in its header, as in "Authorization: Bearer …"; default: nothing
 
 It reads the model anew when the file has changed, so that every worker, and a server started again, serves what was
-trained last. One training runs at a time; predictions are answered meanwhile, by the former model.
+trained last. One training runs at a time; predictions are answered meanwhile, by the former model. An upload of more
+than 1 GiB is refused.
 """
 
 import os
@@ -60,7 +61,7 @@ def authorize(bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTT
 app = FastAPIOffline(
     title="challenge",
     dependencies=[Depends(guard)],
-    max_body_size=2**30,
+    max_body_size=2**30,  # bytes
     exception_handlers=dict.fromkeys((ChallengeError, OSError), answer_error),
     responses={status: {"description": "Refused; `detail` says why"} for status in (400, 401, 403, 409, 413, 422, 507)},
 )

@@ -31,12 +31,12 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     idf
         Exponent of the inverse document frequency in a feature's weight; 0 gives all features the same weight.
     smoothing
-        Additive smoothing of the naive Bayes start, in mean weights of a feature; more of it makes what is rare say
-        less.
+        Additive smoothing of the naive Bayes start, in mean weights of a feature; the more, the less rare features
+        count.
     epochs
         Passes over the training texts; 0 keeps the naive Bayes start.
     batch_size
-        Texts a step, at most; few texts make smaller batches, so that there are steps enough.
+        Most texts in a step; few texts make smaller batches, so that an epoch has 32 steps or more.
     learning_rate
         Step size of Adagrad at the first step; it falls linearly to zero.
     seed

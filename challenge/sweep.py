@@ -86,5 +86,5 @@ def sweep(
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
     print(pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")]).to_string(index=False))
     print(f"\n{len(table)} of {len(study.trials)} trials have a value; films left out: {left_out}")
-    told = table["value"].map("{:.3f}".format) + table["user_attrs_deviation"].map(" ± {:.3f}".format)
-    print(f"best.yaml: MAP@5 {told[table.value.idxmax()]}, against {told.iloc[0]} for the defaults")
+    figures = table["value"].map("{:.3f}".format) + table["user_attrs_deviation"].map(" ± {:.3f}".format)
+    print(f"best.yaml: MAP@5 {figures[table.value.idxmax()]}, against {figures.iloc[0]} for the defaults")

@@ -102,8 +102,8 @@ def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, setting
         occurs) in each text, float32 of shape (n_texts, n_units); the numbers of the words of each pair, of shape
         (n_pairs, 2).
     """
-    at = np.flatnonzero(ids)
-    neighbours = pa.array(ids[at - 1].astype(np.int64) << 32 | ids[at]).dictionary_encode()
+    positions = np.flatnonzero(ids)
+    neighbours = pa.array((ids[positions - 1].astype(np.int64) << 32) | ids[positions]).dictionary_encode()
     pairs = np.stack(np.divmod(neighbours.dictionary.to_numpy(), 2**32), axis=1)
     wholes = np.array([crc32(word.encode()) for word in words], np.uint64)
     ngrams, owners = hash_ngrams(words, vocabulary, settings.ngrams)
@@ -114,8 +114,8 @@ def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, setting
     units = csr_array(entries, (len(words) + len(pairs), BUCKETS))
 
     # Each word of a text, and the pair that it makes with the word or the mark before it
-    occurrences = np.concatenate([ids[at], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
-    holders = np.tile(np.cumsum(ids == 0, dtype=np.int32)[at] - 1, 2)
+    occurrences = np.concatenate([ids[positions], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
+    holders = np.tile(np.cumsum(ids == 0, dtype=np.int32)[positions] - 1, 2)
     shape = np.count_nonzero(ids == 0) - 1, len(words) + len(pairs)
     return units, csr_array((np.ones(len(holders), np.float32), (holders, occurrences)), shape).log1p(), pairs
 
