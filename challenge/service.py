@@ -17,6 +17,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import Depends, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -44,7 +45,11 @@ def answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def guard(request: Request) -> None:
-    """Refuse what the pages of other sites send, whatever name they call this machine by; others send no origin."""
+    """Refuse what the pages of other sites send, whatever name they call this machine by; others send no origin.
+
+    Requests wait for one of a few threads, in their order: many threads would only get in each other's way.
+    """
+    current_default_thread_limiter().total_tokens = 4  # for a training, a large upload, and two more
     origin = request.headers.get("origin", "")
     if origin and (request.url.hostname not in HOSTS or not origin.endswith(f"//{request.url.netloc}")):
         raise HTTPException(403, f"a page of {origin} may not use this service; CHALLENGE_HOSTS says which may")
@@ -136,9 +141,8 @@ def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
         {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "a masked": 0.05, "(bias)": -2.03}, "Crime": {}}}
     """
     (movies, _), classifier = read_movies(file.file.read(), file.filename or "file", labelled=False), current()
-    if explain:
-        return dict(zip(movies.index, classifier.explain(movies["synopsis"], RANKS)))
-    return {movie: dict(enumerate(top)) for movie, top in zip(movies.index, classifier.rank(movies["synopsis"], RANKS))}
+    answers = (classifier.explain if explain else classifier.rank)(movies["synopsis"], RANKS)
+    return {movie: answer if explain else dict(enumerate(answer)) for movie, answer in zip(movies.index, answers)}
 
 
 @app.head("/health", include_in_schema=False)

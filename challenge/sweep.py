@@ -80,8 +80,8 @@ def sweep(
             study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
         pd.Series(study.best_params, dtype=object).to_json("best.yaml", double_precision=15)
     except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
-        reason = error.__context__ or error  # Optuna hides a full disk, among others, behind an error of its own
-        raise ChallengeError(f"the sweep in {storage} ended: {reason}".splitlines()[0]) from error
+        # Optuna hides a full disk, among others, behind an error of its own
+        raise ChallengeError(f"the sweep in {storage} ended: {error.__context__ or error}".splitlines()[0]) from error
     # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
     print(pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")]).to_string(index=False))
