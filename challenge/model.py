@@ -124,14 +124,14 @@ class Classifier(nn.Module):
         self.bias.copy_(prior.logit())
         weight.copy_(naive_bayes_log_odds(bags, targets, prior, settings.smoothing))
         squares = torch.full_like(weight, 0.1)  # more than nothing, so that faint gradients make short steps
-        # A permutation of the texts for each epoch, one after the other, in batches of which an epoch has at least 32
-        order = np.random.default_rng(settings.seed).random((settings.epochs, n_texts)).argsort(axis=1).ravel()
-        n_steps = max(1, settings.epochs * n_texts // min(settings.batch_size, n_texts // 32 + 1))
-        for step, batch in enumerate(np.array_split(order, n_steps)):
+        # The texts are shuffled in each epoch, which has 32 batches or more where there are texts enough
+        shuffle, size = np.random.default_rng(settings.seed).permutation, min(settings.batch_size, n_texts // 32 + 1)
+        batches = [b for _ in range(settings.epochs) for b in np.array_split(shuffle(n_texts), -(-n_texts // size))]
+        for step, batch in enumerate(batches):
             texts, truth = bags[batch], torch.from_numpy(targets[batch].toarray()).to(weight.device)
             errors = (sum_bags(texts, weight) + self.bias).sigmoid() - truth
             gradient = sum_bags(texts.T.tocsr(), errors)
-            rate = settings.learning_rate * (1 - step / n_steps)
+            rate = settings.learning_rate * (1 - step / len(batches))
             weight.addcdiv_(gradient, squares.addcmul_(gradient, gradient).sqrt(), value=-rate)
 
     def forward(self, texts: Iterable[str]) -> Tensor:
