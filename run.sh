@@ -78,23 +78,19 @@ elif [[ ${1:-} == bench ]]; then
   BENCH_PEERS=$peers/bin/python exec python -m pytest -qs challenge/chapters/10-benchmark.md
 fi
 
-# 1. Ask who you are, where git does not know and the results are sent
+# 1. Ask who you are, where git does not know and the results are sent  2. Get the data
 who() { # who KEY QUESTION
   git config "$1" && return
   [[ -t 0 ]] || fail "no $2: set it with git config --global $1 …"
   read -rp "Your $2: " answer && echo "$answer"
 }
-if [[ -n ${ENDPOINT:-} ]]; then
-  username=$(who user.name name)
-  email=$(who user.email e-mail)
-fi
-
-# 2. Get the data
 server='' work=$(mktemp -d)
 trap 'stop_server; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 if [[ -n ${ENDPOINT:-} ]]; then
+  username=$(who user.name name)
+  email=$(who user.email e-mail)
   for part in train test; do
     curl -fsSL -o "$work/address" "${ENDPOINT}${part}_url/2" || fail "no address of $part.csv from $ENDPOINT"
     curl -fsSL -o "$work/$part.csv" "$(from_json "$work/address")" || fail "no $part.csv from $(cat "$work/address")"

@@ -1,7 +1,7 @@
-"""Tables in, films out; rankings out, and how good they are. Every error names the file, and the column or line.
+"""Tables in, films out; and how good rankings of films are. Every error names the file, and the column or line.
 
-A table is a CSV file as programs and spreadsheets write it. Commas, semicolons or tabs separate its columns, its text
-is UTF-8 or UTF-16, and it may be compressed by gzip. Column names count in any letter case. Cells are text as they
+A table is a CSV file as programs and spreadsheets write it. Commas, semicolons, tabs or | separate its columns, its
+text is UTF-8 or UTF-16, and it may be compressed by gzip. Column names count in any letter case. Cells are text as they
 stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. A quote counts only where a cell begins
 with one. fastText's files are read too.
 """

@@ -78,7 +78,7 @@ def sweep(
         cap, n = optuna.study.MaxTrialsCallback(trials, states=None), max(0, trials - len(study.trials))
         with suppress(KeyboardInterrupt):  # the trials that run in threads come to their end first
             study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
-        pd.Series(study.best_params, dtype=object).to_json("best.yaml", double_precision=15)
+        pd.Series(study.best_params, dtype=object).add_suffix(":").to_csv("best.yaml", sep=" ", header=False)
     except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
         # Optuna hides a full disk, among others, behind an error of its own
         raise ChallengeError(f"the sweep in {storage} ended: {error.__context__ or error}".splitlines()[0]) from error
