@@ -9,8 +9,8 @@ from typing import Any, cast
 from jsonargparse import ArgumentError, ArgumentParser, auto_cli
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
-from challenge.model import Classifier
-from challenge.movies import RANKS, read_movies, score
+from challenge.model import RANKS, Classifier, score
+from challenge.movies import read_movies
 from challenge.settings import ChallengeError, Settings
 from challenge.sweep import sweep
 
@@ -27,7 +27,7 @@ def train(films: str, model: Path = Path("model.pt"), **options: Any) -> None:
     **options
         The settings.
     """
-    movies, left_out = read_movies(films, films, labelled=True)
+    movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], Settings(**options))
     classifier.save(model)
     print(f"{model}: {len(classifier.labels)} genres, {len(movies)} films; left out {left_out}", file=sys.stderr)
@@ -45,7 +45,7 @@ def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("sub
     output
         Where to write the rankings, as JSON.
     """
-    movies, _ = read_movies(table, table, labelled=False)
+    movies, _ = read_movies(Path(table).read_bytes(), table, labelled=False)
     rankings = Classifier.load(model).rank(movies["synopsis"], RANKS)
     output.write_text(json.dumps({movie: dict(enumerate(top)) for movie, top in zip(movies.index, rankings)}))
 
@@ -60,7 +60,7 @@ def evaluate(table: str, submission: Path) -> None:
     submission
         What `predict` wrote.
     """
-    movies, left_out = read_movies(table, table, labelled=True)
+    movies, left_out = read_movies(Path(table).read_bytes(), table, labelled=True)
     try:
         rankings = TypeAdapter(dict[str, dict[NonNegativeInt, str]]).validate_json(submission.read_bytes())
         ranked = [[genre for _, genre in sorted(rankings[movie].items())] for movie in movies.index]

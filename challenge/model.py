@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
@@ -22,6 +23,7 @@ from challenge.settings import NoModelError, Settings
 from challenge.text import BUCKETS, hash_units, learn_vocabulary, number_words, weigh
 
 FORMAT = "challenge model, format 4"  # the one key of a model file; what older code can't read needs another
+RANKS = 5  # that the challenge asks for and judges
 MOST_CELLS = 2**24  # of the embedding, 64 MiB: many labels leave room for fewer features
 
 
@@ -58,22 +60,21 @@ class Classifier(nn.Module):
         The BPE vocabulary.
     buckets, idf
         For each row of the embedding, the bucket of its feature (int32), and the feature's weight (float32): its
-        inverse document frequency, (1 + log(texts / texts with it))^idf. Row 0, of weight 0, is for all other buckets.
-    rows
-        The row of each bucket (int32), which follows from `buckets`.
+        inverse document frequency, (1 + log(texts / texts with it))^idf.
+    projection
+        The same as a matrix: the weight of each bucket in its row, float32 of shape (n_buckets, n_rows).
     embedding, bias
         What it learns, float32 of shapes (n_rows, n_labels) and (n_labels,).
     """
 
-    def __init__(self, settings: Settings, labels: list[str], vocabulary: str, buckets: Tensor, idf: Tensor) -> None:
-        """Make a classifier that has learnt nothing yet; `vocabulary` is JSON."""
+    def __init__(self, settings: Settings, labels: list[str], bpe: str, buckets: np.ndarray, idf: np.ndarray) -> None:
+        """Make a classifier that has learnt nothing yet; `bpe` is the vocabulary, as JSON."""
         super().__init__()
-        self.settings, self.labels, self.vocabulary = settings, labels, Tokenizer.from_str(vocabulary)
-        self.buckets, self.idf = nn.Buffer(buckets), nn.Buffer(idf)
+        self.settings, self.labels, self.vocabulary = settings, labels, Tokenizer.from_str(bpe)
+        self.buckets, self.idf = nn.Buffer(torch.from_numpy(buckets)), nn.Buffer(torch.from_numpy(idf))
         self.embedding = nn.EmbeddingBag(len(buckets), len(labels), mode="sum", include_last_offset=True)
         self.bias = nn.Parameter(torch.zeros(len(labels)))
-        self.rows = np.zeros(BUCKETS, np.int32)
-        self.rows[buckets.numpy()] = np.arange(len(buckets))
+        self.projection = csr_array((idf, (buckets, np.arange(len(idf), dtype=np.int32))), (BUCKETS, len(idf)))
         # Gradients are computed by hand, see `fit`
         self.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_(False)
 
@@ -105,9 +106,8 @@ class Classifier(nn.Module):
         strengths = (units.T @ texts_with)[seen]
         known = seen[np.argsort(-strengths, kind="stable")[: min(settings.max_features, MOST_CELLS // len(names))]]
         idf = (1 + np.log(len(texts) / frequencies[known]).clip(0)) ** settings.idf
-        state = torch.from_numpy(np.append(0, known)).int(), torch.from_numpy(np.append(0, idf)).float()
-        classifier = cls(settings, names.tolist(), vocabulary.to_str(), *state)
-        units, counts = weigh(units, counts, classifier.rows, state[1].numpy())
+        classifier = cls(settings, names.tolist(), vocabulary.to_str(), known.astype(np.int32), idf.astype(np.float32))
+        units, counts = weigh(units, counts, classifier.projection)
         classifier.fit(counts @ units, targets)
         return classifier
 
@@ -143,7 +143,7 @@ class Classifier(nn.Module):
         """Return the units of texts, the texts as bags of units, the distinct words, and the pairs of their numbers."""
         words, ids = number_words(texts)
         units, counts, pairs = hash_units(words, ids, self.vocabulary, self.settings)
-        return *weigh(units, counts, self.rows, self.idf.cpu().numpy()), words, pairs
+        return *weigh(units, counts, self.projection), words, pairs
 
     def rank(self, texts: Iterable[str], k: int) -> list[list[str]]:
         """Return the `k` most probable labels of each text, best first; ties in the order of the alphabet."""
@@ -199,8 +199,58 @@ class Classifier(nn.Module):
         """
         try:
             settings, labels, vocabulary, state = torch.load(path, "cpu", weights_only=True)[FORMAT]
-            classifier = cls(Settings(**settings), labels, vocabulary, state["buckets"], state["idf"])
+            classifier = cls(Settings(**settings), labels, vocabulary, state["buckets"].numpy(), state["idf"].numpy())
             classifier.load_state_dict(state)
         except Exception as error:  # whatever a file that is not a model leads to
             raise NoModelError(f"{path.name} is missing or not a valid model; train one first") from error
         return classifier
+
+
+def score(genres: pd.Series, rankings: list[list[str]]) -> tuple[dict[str, float], pd.DataFrame]:
+    """Compare rankings with the truth.
+
+    Parameters
+    ----------
+    genres
+        The true genres of each film.
+    rankings
+        The genres that each film is ranked to have, best first; what is named again is ignored.
+
+    Returns
+    -------
+    scores, per_genre
+        P@1, the share of films whose first genre is right; R@5, the share of all films' genres that are in the top
+        five; MAP@5, the mean of AP@5: the sum of the precision at each rank that is right, by min(number of genres, 5).
+        And for each genre, the most frequent first, the number of its films and their MAP@5.
+    """
+    truth = pd.Series(map(set, genres))
+    tops = [[*dict.fromkeys(ranking), *[""] * RANKS][:RANKS] for ranking in rankings]
+    hits = pd.DataFrame([[genre in right for genre in top] for right, top in zip(truth, tops, strict=True)])
+    precisions = hits * hits.cumsum(axis=1) / (hits.columns + 1)
+    films = pd.DataFrame({"genre": truth, "map_at_5": precisions.sum(axis=1) / truth.str.len().clip(upper=RANKS)})
+    scores = {"P@1": hits[0].mean(), "R@5": hits.sum().sum() / truth.str.len().sum(), "MAP@5": films["map_at_5"].mean()}
+    per_genre = films.explode("genre").groupby("genre")["map_at_5"].agg(films="size", map_at_5="mean")
+    return scores, per_genre.sort_values("films", ascending=False, kind="stable")
+
+
+def hold_out(films: pd.DataFrame, number: int, folds: int, settings: Settings) -> dict[str, float]:
+    """Return the scores on one fold of the films of a classifier that has learnt from the other folds.
+
+    Parameters
+    ----------
+    films
+        What `movies.read_movies` returns for films with genres.
+    number, folds
+        Which fold is tested, counted from 0; and how many there are, no more than films. Fold 0 of 10 has the first
+        film, the eleventh, and so on.
+    settings
+        How the classifier learns.
+
+    Returns
+    -------
+    dict
+        What `score` returns first: P@1, R@5 and MAP@5.
+    """
+    test = np.arange(len(films)) % folds == number
+    classifier = Classifier.learn(films["synopsis"][~test], films["genres"][~test], settings)
+    return score(films["genres"][test], classifier.rank(films["synopsis"][test], RANKS))[0]

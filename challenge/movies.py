@@ -9,14 +9,12 @@ with one. fastText's files are read too.
 import csv
 import re
 from io import StringIO
-from pathlib import Path
 
 import pandas as pd
 from pyarrow import BufferReader, CompressedInputStream
 
 from challenge.settings import ChallengeError
 
-RANKS = 5  # that the challenge asks for and judges
 csv.field_size_limit(2**31 - 1)  # characters of a cell
 
 
@@ -51,23 +49,22 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
     header = [name.strip(' "').lower() for name in rows[0]] if rows else []
     if wrong := [column for column in columns if header.count(column) != 1]:
         raise ValueError(f"needs one column {wrong[0]!r}, but has {', '.join(header)[:300] or 'no header'}")
-    cells = {column: [row[header.index(column)] for row in rows[1:]] for column in columns}
-    films = pd.DataFrame(cells, index=cells.pop("movie_id"))
-    if "genres" in cells:
-        separator = next((sign for sign in "|," if any(sign in cell for cell in cells["genres"])), None)
-        films["genres"] = [[name.strip() for name in cell.split(separator) if name.strip()] for cell in cells["genres"]]
-    return films
+    films = pd.DataFrame({column: [row[header.index(column)] for row in rows[1:]] for column in columns})
+    if "genres" in films:
+        separator = next((sign for sign in "|," if any(sign in cell for cell in films["genres"])), None)
+        films["genres"] = [[name.strip() for name in cell.split(separator) if name.strip()] for cell in films["genres"]]
+    return films.set_index("movie_id")
 
 
-def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:
+def read_movies(content: bytes, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:
     """Read a table of films.
 
     Parameters
     ----------
-    source
-        Path of a file, or what is in it.
+    content
+        What the file holds.
     name
-        What to call the file in errors.
+        What to call it in errors.
     labelled
         Whether genres are needed too; films without any are left out then. Genres are separated by `|` where the column
         has one, else by commas where it has one, else by blanks.
@@ -81,11 +78,10 @@ def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.Data
     Raises
     ------
     ChallengeError
-        The file can't be read, has a column not once, or holds no films; or, if not labelled, two films have one id.
+        It can't be read, has a column not once, or holds no films; or, if not labelled, two films have one id.
     """
     columns = ["movie_id", "synopsis", "genres"] if labelled else ["movie_id", "synopsis"]
     try:
-        content = Path(source).read_bytes() if isinstance(source, str) else source
         content = CompressedInputStream(BufferReader(content), "gzip").read() if content[:2] == b"\x1f\x8b" else content
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         films = read_lines(text) if "__label__" in text.lstrip().partition("\n")[0] else read_table(text, columns)
@@ -98,30 +94,3 @@ def read_movies(source: str | bytes, name: str, labelled: bool) -> tuple[pd.Data
     if not labelled and movies.index.has_duplicates:
         raise ChallengeError(f"{name}: two films have the movie_id {movies.index[movies.index.duplicated()][0]!r}")
     return movies, len(films) - len(movies)
-
-
-def score(genres: pd.Series, rankings: list[list[str]]) -> tuple[dict[str, float], pd.DataFrame]:
-    """Compare rankings with the truth.
-
-    Parameters
-    ----------
-    genres
-        The true genres of each film.
-    rankings
-        The genres that each film is ranked to have, best first; what is named again is ignored.
-
-    Returns
-    -------
-    scores, per_genre
-        P@1, the share of films whose first genre is right; R@5, the share of all films' genres that are in the top
-        five; MAP@5, the mean of AP@5: the sum of the precision at each rank that is right, by min(number of genres, 5).
-        And for each genre, the most frequent first, the number of its films and their MAP@5.
-    """
-    truth = pd.Series(map(set, genres))
-    tops = [[*dict.fromkeys(ranking), *[""] * RANKS][:RANKS] for ranking in rankings]
-    hits = pd.DataFrame([[genre in right for genre in top] for right, top in zip(truth, tops, strict=True)])
-    precisions = hits * hits.cumsum(axis=1) / (hits.columns + 1)
-    films = pd.DataFrame({"genre": truth, "map_at_5": precisions.sum(axis=1) / truth.str.len().clip(upper=RANKS)})
-    scores = {"P@1": hits[0].mean(), "R@5": hits.sum().sum() / truth.str.len().sum(), "MAP@5": films["map_at_5"].mean()}
-    per_genre = films.explode("genre").groupby("genre")["map_at_5"].agg(films="size", map_at_5="mean")
-    return scores, per_genre.sort_values("films", ascending=False, kind="stable")

@@ -24,8 +24,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from filelock import FileLock, Timeout
 
-from challenge.model import Classifier
-from challenge.movies import RANKS, read_movies, score
+from challenge.model import RANKS, Classifier, score
+from challenge.movies import read_movies
 from challenge.settings import ChallengeError, NoModelError, Settings
 
 MODEL = Path(os.environ.get("CHALLENGE_MODEL") or "model.pt")

@@ -2,14 +2,15 @@
 
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import optuna
 import pandas as pd
 from filelock import FileLock
 from pydantic import PositiveFloat, PositiveInt
 
-from challenge.model import Classifier
-from challenge.movies import RANKS, read_movies, score
+from challenge.model import hold_out
+from challenge.movies import read_movies
 from challenge.settings import ChallengeError, Settings
 
 
@@ -43,13 +44,12 @@ def sweep(
         URL of the database where the trials are kept, such as postgresql+psycopg://…; commands with the same one share
         the work.
     """
-    movies, left_out = read_movies(films, films, labelled=True)
+    movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True)
     if not 2 <= folds <= len(movies):
         raise ChallengeError(f"--folds {folds}: take 2 or more, but no more than films; these are {len(movies)}")
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    # All that the scores depend on
-    name = f"{folds} folds of films {pd.util.hash_pandas_object(movies.astype(str)).sum():x}; {Settings()}"
-    movies, fold = movies.sample(frac=1, random_state=0), pd.RangeIndex(len(movies)) % folds
+    # All that the scores depend on, the order of the films included
+    name = f"{folds} folds of {pd.util.hash_pandas_object(movies.reset_index().astype(str)).sum():x}; {Settings()}"
 
     def objective(trial: optuna.Trial) -> float:
         """Return the mean MAP@5 over the folds."""
@@ -61,11 +61,7 @@ def sweep(
             epochs=trial.suggest_int("epochs", 1, 4),
             learning_rate=trial.suggest_float("learning_rate", 0.02, 2, log=True),
         )
-        scores = pd.Series(dtype=float)
-        for number in range(folds):
-            training, test = movies[fold != number], movies[fold == number]
-            classifier = Classifier.learn(training["synopsis"], training["genres"], settings)
-            scores[number] = score(test["genres"], classifier.rank(test["synopsis"], RANKS))[0]["MAP@5"]
+        scores = pd.Series([hold_out(movies, number, folds, settings)["MAP@5"] for number in range(folds)])
         trial.set_user_attr("deviation", scores.std(ddof=0))
         return float(scores.mean())
 

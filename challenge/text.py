@@ -69,10 +69,11 @@ def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[
     hashes, owners
         The hash of each n-gram (uint64), and the number of the word that it is from (int32, ascending).
     """
-    # The pieces of all words in one row, with a mark before each word and after the last
-    line = MARK.join(["", *(word[:LONGEST_WORD] for word in words), ""])
+    # The pieces of all words in one row, with a mark before each word and after the last; lines are encoded in parallel
+    lines = ["".join(MARK + word[:LONGEST_WORD] for word in words[i : i + 1024]) for i in range(0, len(words), 1024)]
     vocabulary.model._resize_cache(0)  # it would outlive the vocabulary, and each word comes but once
-    pieces = np.array(vocabulary.encode_batch_fast([line])[0].ids, np.uint64) + 1  # 0 would not change a hash
+    # 0 is the last mark; 1 is added, since 0 would not change a hash
+    pieces = np.array([*(id for line in vocabulary.encode_batch_fast(lines) for id in line.ids), 0], np.uint64) + 1
     owners = np.cumsum(pieces == 1, dtype=np.int32) - 1  # the mark before a word is the word's
     # A row for each piece that a run can start with, a column for each length; uint64 overflows, as hashes do
     runs = np.arange(len(pieces) - 1)[:, None] + np.arange(longest)
@@ -108,19 +109,18 @@ def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, setting
     wholes = np.array([crc32(word.encode()) for word in words], np.uint64)
     ngrams, owners = hash_ngrams(words, vocabulary, settings.ngrams)
     hashes = np.concatenate([wholes, wholes[pairs[:, 0]] * MULTIPLIER + wholes[pairs[:, 1]], ngrams]) % BUCKETS
-    strengths = np.ones(len(words)), np.full(len(pairs), settings.pair_weight), (2 / np.bincount(owners)[owners]) ** 0.5
-    holders = np.concatenate([np.arange(len(words) + len(pairs)), owners])
-    entries = np.concatenate(strengths, dtype=np.float32), (holders.astype(np.int32), hashes.astype(np.int32))
-    units = csr_array(entries, (len(words) + len(pairs), BUCKETS))
+    values = np.ones(len(words)), np.full(len(pairs), settings.pair_weight), (2 / np.bincount(owners)[owners]) ** 0.5
+    n_texts, n_units = np.count_nonzero(ids == 0) - 1, len(words) + len(pairs)
+    holders = np.concatenate([np.arange(n_units), owners], dtype=np.int32)
+    units = csr_array((np.concatenate(values), (holders, hashes.astype(np.int32))), (n_units, BUCKETS), np.float32)
 
     # Each word of a text, and the pair that it makes with the word or the mark before it
-    occurrences = np.concatenate([ids[positions], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
+    entries = np.concatenate([ids[positions], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
     holders = np.tile(np.cumsum(ids == 0, dtype=np.int32)[positions] - 1, 2)
-    shape = np.count_nonzero(ids == 0) - 1, len(words) + len(pairs)
-    return units, csr_array((np.ones(len(holders), np.float32), (holders, occurrences)), shape).log1p(), pairs
+    return units, csr_array((np.ones(len(holders), np.float32), (holders, entries)), (n_texts, n_units)).log1p(), pairs
 
 
-def weigh(units: csr_array, texts: csr_array, rows: np.ndarray, idf: np.ndarray) -> tuple[csr_array, csr_array]:
+def weigh(units: csr_array, texts: csr_array, projection: csr_array) -> tuple[csr_array, csr_array]:
     """Replace buckets by the rows of a table, weigh the features, and scale the texts, in place, to length 1.
 
     The length of a text is that of its bag of units, each of the length of its bag of features.
@@ -129,13 +129,9 @@ def weigh(units: csr_array, texts: csr_array, rows: np.ndarray, idf: np.ndarray)
     ----------
     units, texts
         What `hash_units` returns.
-    rows
-        The row of each bucket, int32 of shape (n_buckets,).
-    idf
-        The weight of each row, float32 of shape (n_rows,); rows of weight 0 are left out.
+    projection
+        The weight of each bucket in its row, float32 of shape (n_buckets, n_rows); buckets without a row are ignored.
     """
-    ids = rows[units.indices]
-    units = csr_array((units.data * idf[ids], ids, units.indptr), (units.shape[0], len(idf)))
-    units.eliminate_zeros()
+    units = units @ projection
     texts.data /= np.sqrt(texts.power(2) @ units.power(2).sum(axis=1)).clip(1e-9).repeat(np.diff(texts.indptr))
     return units, texts
