@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from challenge.settings import NoModelError, Settings
 from challenge.text import BUCKETS, hash_units, learn_vocabulary, number_words, weigh
 
-FORMAT = "challenge model, format 4"  # the one key of a model file; what older code can't read needs another
+FORMAT = "challenge model, format 5"  # the one key of a model file; what older code can't read needs another
 RANKS = 5  # that the challenge asks for and judges
 MOST_CELLS = 2**24  # of the embedding, 64 MiB: many labels leave room for fewer features
 

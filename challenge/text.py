@@ -27,8 +27,9 @@ MARK, UNK = "|", "?"  # the edge of a word or a text, and a character not in the
 # Distinct words that the vocabulary is learnt from; its size; characters of a word, whose rest is ignored
 SAMPLE, PIECES, LONGEST_WORD = 10_000, 500, 256
 Units = tuple[csr_array, csr_array, np.ndarray]
-# Whatever is no letter, mark or digit, up to where hardly anything but Chinese characters and private use follows
-SEPARATORS = {code: " " for code in range(2**17) if unicodedata.category(chr(code))[0] not in "LMN"}
+# What stands for each character: a blank for what is no letter, mark or digit. Above, hardly anything but Chinese
+# characters and private use follows
+PLAIN = "".join(chr(code) if unicodedata.category(chr(code))[0] in "LMN" else " " for code in range(2**17))
 pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps much of what is freed
 
 
@@ -48,7 +49,7 @@ def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
     >>> number_words(["Ｎo, no… ﬁre!", "Cafe\N{COMBINING ACUTE ACCENT}"])
     (['', 'no', 'fire', 'café'], array([0, 1, 1, 2, 0, 3, 0], dtype=int32))
     """
-    lines = [f"{MARK} {unicodedata.normalize('NFKC', text).lower().translate(SEPARATORS)}".rstrip() for text in texts]
+    lines = [f"{MARK} {unicodedata.normalize('NFKC', text).lower().translate(PLAIN)}".rstrip() for text in texts]
     words = pc.list_flatten(pc.ascii_split_whitespace(pa.array([*lines, MARK], pa.large_string()))).dictionary_encode()
     return ["", *words.dictionary.to_pylist()[1:]], words.indices.to_numpy()
 
@@ -73,7 +74,7 @@ def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[
     lines = ["".join(MARK + word[:LONGEST_WORD] for word in words[i : i + 1024]) for i in range(0, len(words), 1024)]
     vocabulary.model._resize_cache(0)  # it would outlive the vocabulary, and each word comes but once
     # 0 is the last mark; 1 is added, since 0 would not change a hash
-    pieces = np.array([*(id for line in vocabulary.encode_batch_fast(lines) for id in line.ids), 0], np.uint64) + 1
+    pieces = np.concatenate([*(line.ids for line in vocabulary.encode_batch_fast(lines)), [0]]).astype(np.uint64) + 1
     owners = np.cumsum(pieces == 1, dtype=np.int32) - 1  # the mark before a word is the word's
     # A row for each piece that a run can start with, a column for each length; uint64 overflows, as hashes do
     runs = np.arange(len(pieces) - 1)[:, None] + np.arange(longest)
