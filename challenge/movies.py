@@ -49,11 +49,12 @@ def read_table(text: str, columns: list[str]) -> pd.DataFrame:
     header = [name.strip(' "').lower() for name in rows[0]] if rows else []
     if wrong := [column for column in columns if header.count(column) != 1]:
         raise ValueError(f"needs one column {wrong[0]!r}, but has {', '.join(header)[:300] or 'no header'}")
-    films = pd.DataFrame({column: [row[header.index(column)] for row in rows[1:]] for column in columns})
-    if "genres" in films:
+    cells = {column: [row[header.index(column)] for row in rows[1:]] for column in columns}
+    films = pd.DataFrame(cells, index=cells.pop("movie_id"))  # for one film faster than set_index
+    if "genres" in cells:
         separator = next((sign for sign in "|," if any(sign in cell for cell in films["genres"])), None)
         films["genres"] = [[name.strip() for name in cell.split(separator) if name.strip()] for cell in films["genres"]]
-    return films.set_index("movie_id")
+    return films
 
 
 def read_movies(content: bytes, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:

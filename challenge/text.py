@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from zlib import crc32
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import array, compute, large_string, set_memory_pool, system_memory_pool
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer, models, trainers
 
@@ -30,7 +29,7 @@ Units = tuple[csr_array, csr_array, np.ndarray]
 # What stands for each character: a blank for what is no letter, mark or digit. Above, hardly anything but Chinese
 # characters and private use follows
 PLAIN = "".join(chr(code) if unicodedata.category(chr(code))[0] in "LMN" else " " for code in range(2**17))
-pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps much of what is freed
+set_memory_pool(system_memory_pool())  # the default one keeps much of what is freed
 
 
 def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
@@ -50,7 +49,7 @@ def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
     (['', 'no', 'fire', 'café'], array([0, 1, 1, 2, 0, 3, 0], dtype=int32))
     """
     lines = [f"{MARK} {unicodedata.normalize('NFKC', text).lower().translate(PLAIN)}".rstrip() for text in texts]
-    words = pc.list_flatten(pc.ascii_split_whitespace(pa.array([*lines, MARK], pa.large_string()))).dictionary_encode()
+    words = compute.ascii_split_whitespace(array([*lines, MARK], large_string())).flatten().dictionary_encode()
     return ["", *words.dictionary.to_pylist()[1:]], words.indices.to_numpy()
 
 
@@ -105,7 +104,7 @@ def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, setting
         (n_pairs, 2).
     """
     positions = np.flatnonzero(ids)
-    neighbours = pa.array((ids[positions - 1].astype(np.int64) << 32) | ids[positions]).dictionary_encode()
+    neighbours = array((ids[positions - 1].astype(np.int64) << 32) | ids[positions]).dictionary_encode()
     pairs = np.stack(np.divmod(neighbours.dictionary.to_numpy(), 2**32), axis=1)
     wholes = np.array([crc32(word.encode()) for word in words], np.uint64)
     ngrams, owners = hash_ngrams(words, vocabulary, settings.ngrams)
