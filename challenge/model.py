@@ -5,6 +5,9 @@
 The embedding starts at the naive Bayes log-odds of features and labels, shrunk towards zero, which says nothing; an
 epoch or two of Adagrad on the one-vs-all logistic loss then weigh the features against each other. The idea is that of
 Wang and Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a linear classifier by such log-odds.
+
+How good its rankings are is told here too: `score` compares them with the truth, `hold_out` with films that it has not
+learnt from.
 """
 
 import os

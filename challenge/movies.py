@@ -1,4 +1,4 @@
-"""Tables in, films out; and how good rankings of films are. Every error names the file, and the column or line.
+"""Tables in, films out. Every error names the file, and the column or line.
 
 A table is a CSV file as programs and spreadsheets write it. Commas, semicolons, tabs or | separate its columns, its
 text is UTF-8 or UTF-16, and it may be compressed by gzip. Column names count in any letter case. Cells are text as they
