@@ -107,7 +107,7 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()], held_out: bo
         Path(LOCK.lock_file).touch()
         classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
         classifier.save(MODEL)
-        seconds = MODEL.stat().st_mtime - Path(LOCK.lock_file).stat().st_mtime
+        seconds = MODEL.stat().st_mtime - os.path.getmtime(LOCK.lock_file)
         scores = hold_out(movies, 0, 10, settings) if held_out and len(movies) > 1 else {}
     logging.getLogger("uvicorn").info(f"learnt {len(classifier.labels)} genres, {len(movies)} films, {seconds:.1f} s")
     return {"films": len(movies), "left_out": left_out, "genres": classifier.labels, **scores}
@@ -161,11 +161,15 @@ async def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
 @app.head("/health", include_in_schema=False)
 @app.get("/health")
 def health() -> dict[str, Any]:
-    """Tell which model is served: when it was saved (seconds since 1970), its genres, the settings of its training."""
+    """Tell which model is served: when it was saved (seconds since 1970), its genres, the settings of its training.
+
+    And since when a training runs, in the same seconds; null, if none does.
+    """
     state = {"genres": current().labels, "settings": current().settings, "saved": MODEL.stat().st_mtime}
-    with suppress(Timeout), LOCK:
+    with suppress(OSError), LOCK:
         return {**state, "training_since": None}
-    return {**state, "training_since": Path(LOCK.lock_file).stat().st_mtime}
+    # A training has the lock, or none may take it: then none runs
+    return {**state, "training_since": os.path.getmtime(LOCK.lock_file) if os.access(LOCK.lock_file, os.W_OK) else None}
 
 
 app.frontend("/", directory=Path(__file__).with_name("web"), fallback=None)
