@@ -10,7 +10,6 @@ How good its rankings are is told here too: `score` compares them with the truth
 learnt from.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -22,10 +21,11 @@ from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from challenge.movies import write_file
 from challenge.settings import NoModelError, Settings
 from challenge.text import BUCKETS, hash_units, learn_vocabulary, number_words, weigh
 
-FORMAT = "challenge model, format 5"  # the one key of a model file; what older code can't read needs another
+FORMAT = "challenge model, format 6"  # the one key of a model file; what older code can't read needs another
 RANKS = 5  # that the challenge asks for and judges
 MOST_CELLS = 2**24  # of the embedding, 64 MiB: many labels leave room for fewer features
 
@@ -39,9 +39,12 @@ def sum_bags(bags: csr_array, rows: Tensor) -> Tensor:
 def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: Tensor, smoothing: float) -> Tensor:
     """Return the naive Bayes log-odds of features and labels, of shape (n_features, n_labels).
 
-    The weight of a feature in the texts with a label, by what the label's prior leads to expect; over the same in the
-    texts without it. Additive smoothing makes what is rare say little. It is relative to the mean weight of a feature
-    in a text that has it.
+        log((inside + s) / (expected inside + s)) - log((outside + s) / (expected outside + s))
+
+    `inside` is the weight of a feature in the texts with a label, `outside` in those without. What is expected inside
+    is the weight in all texts times the label's prior; the rest is expected outside. s makes what is rare say little:
+    it is `smoothing` times the mean weight of a feature in a text that has it. The log-count ratios of Wang and Manning
+    (ACL 2012) compare shares of all features; here a feature is compared with itself.
     """
     inside = torch.from_numpy((bags.T @ targets).toarray(order="C"))
     totals = torch.from_numpy(bags.sum(axis=0))[:, None]
@@ -63,7 +66,8 @@ class Classifier(nn.Module):
         The BPE vocabulary.
     buckets, idf
         For each row of the embedding, the bucket of its feature (int32), and the feature's weight (float32): its
-        inverse document frequency, (1 + log(texts / texts with it))^idf.
+        inverse document frequency, (1 + log(texts / occurrences))^idf, 1 where that would be less. A feature occurs in
+        a text once for each distinct word or pair that has it.
     projection
         The same as a matrix: the weight of each bucket in its row, float32 of shape (n_buckets, n_rows).
     embedding, bias
@@ -102,13 +106,15 @@ class Classifier(nn.Module):
         targets = csr_array((np.ones(len(columns), np.float32), (owners, columns.astype(np.int32)))).sign()
 
         units, counts, _ = hash_units(words, ids, vocabulary, settings)
-        texts_with = counts.sign().sum(axis=0)
-        frequencies = units.sign().T @ texts_with
-        seen = np.flatnonzero(frequencies >= settings.min_count)
+        # A feature occurs in a text once for each distinct unit that has it, so twice where two words of the text share
+        # an n-gram: to count texts would take a third of the whole training
+        texts_with_unit = counts.sign().sum(axis=0)
+        occurrences = units.sign().T @ texts_with_unit
+        seen = np.flatnonzero(occurrences >= settings.min_count)
         # Rows go to the features that count most in all texts together: words before rare pairs and long n-grams
-        strengths = (units.T @ texts_with)[seen]
+        strengths = (units.T @ texts_with_unit)[seen]
         known = seen[np.argsort(-strengths, kind="stable")[: min(settings.max_features, MOST_CELLS // len(names))]]
-        idf = (1 + np.log(len(texts) / frequencies[known]).clip(0)) ** settings.idf
+        idf = (1 + np.log(len(texts) / occurrences[known]).clip(0)) ** settings.idf
         classifier = cls(settings, names.tolist(), vocabulary.to_str(), known.astype(np.int32), idf.astype(np.float32))
         units, counts = weigh(units, counts, classifier.projection)
         classifier.fit(counts @ units, targets)
@@ -177,19 +183,12 @@ class Classifier(nn.Module):
         OSError
             The file can't be written. What was there before is still there, whole.
         """
-        content, target = BytesIO(), path.resolve()
-        torch.save({FORMAT: (vars(self.settings), self.labels, self.vocabulary.to_str(), self.state_dict())}, content)
-        if target.exists() and not target.is_file():
+        if path.exists() and not path.is_file():
             raise OSError(f"{path}: not saved: it is a folder or a device")
-        unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        try:
-            unfinished.write_bytes(content.getbuffer())
-            with unfinished.open() as file:
-                os.fsync(file)  # else a power cut could leave an empty file in the old one's place
-            unfinished.replace(target)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise OSError(f"{path}: not saved: {error.strerror}") from error
+        content = BytesIO()
+        settings = self.settings.model_dump()
+        torch.save({FORMAT: (settings, self.labels, self.vocabulary.to_str(), self.state_dict())}, content)
+        write_file(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "Classifier":
@@ -209,7 +208,7 @@ class Classifier(nn.Module):
         return classifier
 
 
-def score(genres: pd.Series, rankings: list[list[str]]) -> tuple[dict[str, float], pd.DataFrame]:
+def score(genres: pd.Series, rankings: Iterable[Iterable[object]]) -> tuple[dict[str, float], pd.DataFrame]:
     """Compare rankings with the truth.
 
     Parameters
@@ -217,7 +216,8 @@ def score(genres: pd.Series, rankings: list[list[str]]) -> tuple[dict[str, float
     genres
         The true genres of each film.
     rankings
-        The genres that each film is ranked to have, best first; what is named again is ignored.
+        The genres that each film is ranked to have, best first; what is named again is ignored. A number stands for a
+        rank without a genre.
 
     Returns
     -------
@@ -244,16 +244,18 @@ def hold_out(films: pd.DataFrame, number: int, folds: int, settings: Settings) -
     films
         What `movies.read_movies` returns for films with genres.
     number, folds
-        Which fold is tested, counted from 0; and how many there are, no more than films. Fold 0 of 10 has the first
-        film, the eleventh, and so on.
+        Which fold is tested, counted from 0; and how many there are, no more than different texts. Fold 0 of 10 has the
+        first text, the eleventh, and so on; films with the same text are in the same fold.
     settings
         How the classifier learns.
 
     Returns
     -------
     dict
-        What `score` returns first: P@1, R@5 and MAP@5.
+        What `score` returns first: P@1, R@5 and MAP@5. Nothing, where all films have one text.
     """
-    test = np.arange(len(films)) % folds == number
+    test = pd.factorize(films["synopsis"])[0] % folds == number
+    if test.all():
+        return {}
     classifier = Classifier.learn(films["synopsis"][~test], films["genres"][~test], settings)
     return score(films["genres"][test], classifier.rank(films["synopsis"][test], RANKS))[0]

@@ -1,63 +1,182 @@
-"""Tables in, films out. Every error names the file, and the column or line.
+"""Tables in, films out. Every error names the file, and the column or line. And files out, whole or not at all.
 
 A table is a CSV file as programs and spreadsheets write it. Commas, semicolons, tabs or | separate its columns, its
 text is UTF-8 or UTF-16, and it may be compressed by gzip. Column names count in any letter case. Cells are text as they
 stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. A quote counts only where a cell begins
 with one. fastText's files are read too.
+
+Not handled: spreadsheets in their own formats, other encodings, and genres in several columns.
 """
 
 import csv
+import os
 import re
+from collections import Counter
 from io import StringIO
+from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
+import yaml
 from pyarrow import BufferReader, CompressedInputStream
 
-from challenge.settings import ChallengeError
+from challenge.settings import ChallengeError, Settings
 
+COLUMNS = Settings().columns
 csv.field_size_limit(2**31 - 1)  # characters of a cell
 
-
-def read_lines(text: str) -> pd.DataFrame:
-    """Read fastText's format: a line is a text with labels anywhere in it; its number is its `movie_id`."""
-    lines = pd.Series([*StringIO(text.lstrip(), newline=None)])
-    synopses = lines.str.replace(r"(?<!\S)__label__\S+", "", regex=True).str.strip()
-    genres = lines.str.findall(r"(?<!\S)__label__(\S+)")
-    return pd.DataFrame({"synopsis": synopses, "genres": genres}).set_index((lines.index + 1).astype(str))
+SEPARATORS = "|;, "  # of genres; those that are seldom part of a name come first
+# What programs write where there are no genres
+NO_GENRES = {"(no genres listed)", "nan", "nat", "<na>", "na", "n/a", "#n/a", "none", "null", r"\n"}
 
 
-def read_table(text: str, columns: list[str]) -> pd.DataFrame:
-    """Read columns of a table as text; genres are lists.
+def decode(content: bytes) -> str:
+    """Return the text of a file, which may be compressed by gzip.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is no whole gzip file, or not text in UTF-8 or UTF-16.
+    """
+    if content.startswith(b"\x1f\x8b"):
+        content = CompressedInputStream(BufferReader(content), "gzip").read()
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise ValueError("it is an Excel or a zip file: save the table as CSV (UTF-8)")
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = len(content[: error.start + 1].splitlines())
+        raise ValueError(f"line {line} is not {error.encoding.upper()} text: save the table as CSV (UTF-8)") from error
+
+
+def clean_name(cell: str) -> str:
+    """Return the name of a column in lower case, without the blanks, quotes and invisible characters around it."""
+    return re.sub(r"^\W+|\W+$", "", cell.lower())
+
+
+def read_rows(text: str) -> dict[int, list[str]]:
+    """Return the rows of a table, the header first, by the lines in which they begin; blank lines are none.
 
     Raises
     ------
     ValueError
-        A column is not there once; a row has not as many cells as the header, or has a quote that is not closed.
+        A row has a quote that is not closed.
     """
     text = re.sub(r'(?i)\A"?sep=."?(?=[\r\n])', "", text)  # a spreadsheet's first line; what it says, the header shows
     delimiter = max(",;\t|", key=re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0].count)
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows, line = [], 1  # where the next row begins
+    rows = {}
+    line = 1
     try:
         for row in reader:
-            rows.extend([row] if row else [])  # a blank line is no row
-            if row and len(row) != len(rows[0]):
-                raise ValueError(f"the row in line {line} has {len(row)} cells, but the header has {len(rows[0])}")
+            if row:
+                rows[line] = row
             line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"the row in line {line} has a quote that is not closed: {error}") from error
-    header = [name.strip(' "').lower() for name in rows[0]] if rows else []
-    if wrong := [column for column in columns if header.count(column) != 1]:
-        raise ValueError(f"needs one column {wrong[0]!r}, but has {', '.join(header)[:300] or 'no header'}")
-    cells = {column: [row[header.index(column)] for row in rows[1:]] for column in columns}
-    films = pd.DataFrame(cells, index=cells.pop("movie_id"))  # for one film faster than set_index
-    if "genres" in cells:
-        separator = next((sign for sign in "|," if any(sign in cell for cell in films["genres"])), None)
-        films["genres"] = [[name.strip() for name in cell.split(separator) if name.strip()] for cell in films["genres"]]
-    return films
+    return rows
 
 
-def read_movies(content: bytes, name: str, labelled: bool) -> tuple[pd.DataFrame, int]:
+def find_column(header: list[str], names: list[str]) -> int:
+    """Return the place of the first of these names that a header has.
+
+    Raises
+    ------
+    ValueError
+        It has none of them, or has that one more than once.
+    """
+    name = next((name for name in names if name in header), names[0])
+    if header.count(name) != 1:
+        shown = repr(", ".join(header))[1:-1]  # invisible characters as \u200b
+        raise ValueError(f"needs one column {name!r}, but has {shown[:300] or 'no header'}")
+    return header.index(name)
+
+
+def clean_genres(names: list[str]) -> list[str]:
+    """Return names of genres in Unicode's form NFC; what has no letter and no digit is none."""
+    return [normalize("NFC", name.strip()) for name in names if any(map(str.isalnum, name))]
+
+
+def read_list(text: str) -> list[str]:
+    """Return the names in a list as programs write it: of names, or of records that have a name.
+
+    Examples
+    --------
+    >>> read_list('[{"id": 18, "name": "Drama"}]'), read_list("['Drama', 'War']")
+    (['Drama'], ['Drama', 'War'])
+    """
+    items = yaml.load(text, yaml.CSafeLoader)  # which reads JSON, and Python's lists of text
+    return [item["name"] if isinstance(item, dict) else item for item in items]
+
+
+def read_genres(cells: dict[int, str]) -> list[list[str]]:
+    """Return the genres in each cell of a column; the cells come by their lines.
+
+    A cell counts for the first of | ; , and blank that it has. What most cells count for separates the genres, and so
+    do the signs before it in this order, which are less often part of a name.
+
+    Raises
+    ------
+    ValueError
+        A list is torn.
+    """
+    split = [cell for cell in cells.values() if cell[:1] != "[" and cell.lower() not in NO_GENRES]
+    votes = Counter(next((sign for sign in SEPARATORS if sign in cell), None) for cell in split)
+    chosen = max(SEPARATORS, key=lambda sign: votes[sign])
+    separators = SEPARATORS[: SEPARATORS.index(chosen) + 1]
+    genres: dict[str, list[str]] = {}  # of each distinct cell
+    for line, cell in cells.items():
+        if cell in genres:
+            continue
+        try:
+            names = read_list(cell) if cell.startswith("[") else re.split(f"[{separators}]", cell)
+            genres[cell] = [] if cell.lower() in NO_GENRES else clean_genres(names)
+        except Exception as error:  # whatever a torn list leads to
+            raise ValueError(f"line {line}: {cell[:80]!r} is not a whole list of genres") from error
+    return [genres[cell] for cell in cells.values()]
+
+
+def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
+    """Read the films of a table, see `read_movies`; films without genres are among them.
+
+    Raises
+    ------
+    ValueError
+        A column is not there once; a row, or a list of genres, is not whole.
+    """
+    rows = read_rows(text)
+    header = [clean_name(cell) for cell in next(iter(rows.values()), [])]
+    for line, row in rows.items():
+        if len(row) != len(header):
+            raise ValueError(f"the row in line {line} has {len(row)} cells, but the header has {len(header)}")
+    first = find_column(header, columns[:1] if labelled else [columns[0], "synopsis"])
+    places = [first, *(find_column(header, [name]) for name in columns[1:] if name in header)]
+    # A training needs no ids: there the text may stand for them
+    id_place = find_column(header, ["movie_id", "movieid", "id", *(columns if labelled else [])])
+    # The header is no film, even where it comes again, in files that were put together
+    films = {
+        line: row for line, row in rows.items() if any(clean_name(cell) != name for cell, name in zip(row, header))
+    }
+    texts = [" ".join([row[place] for place in places]) for row in films.values()]
+    movies = pd.DataFrame({"synopsis": texts}, index=[row[id_place] for row in films.values()], dtype=object)
+    if labelled:
+        genre_place = find_column(header, ["genres"])
+        cells = {line: " ".join(row[genre_place].split()) for line, row in films.items()}
+        movies["genres"] = read_genres(cells)
+    return movies
+
+
+def read_lines(text: str) -> pd.DataFrame:
+    """Read fastText's format: a line is a text with labels anywhere in it; its number is its `movie_id`."""
+    lines = pd.Series([*StringIO(text.lstrip(), newline=None)], dtype=object)
+    labels = lines.str.findall(r"(?<!\S)__label__(\S+)")
+    genres = [clean_genres(re.split(f"[{SEPARATORS}]", " ".join(names))) for names in labels]
+    texts = lines.str.replace(r"(?<!\S)__label__\S+", "", regex=True).str.strip()
+    return pd.DataFrame({"synopsis": texts, "genres": genres}).set_index((lines.index + 1).astype(str))
+
+
+def read_movies(content: bytes, name: str, labelled: bool, columns: str = COLUMNS) -> tuple[pd.DataFrame, int]:
     """Read a table of films.
 
     Parameters
@@ -67,31 +186,70 @@ def read_movies(content: bytes, name: str, labelled: bool) -> tuple[pd.DataFrame
     name
         What to call it in errors.
     labelled
-        Whether genres are needed too; films without any are left out then. Genres are separated by `|` where the column
-        has one, else by commas where it has one, else by blanks.
+        Whether genres are needed too; films without any are left out then. Where most cells separate genres by | that
+        separates; likewise semicolons, commas and blanks. Lists as JSON and Python write them are read too.
+    columns
+        See `Settings`; in a table that is read without genres, a column `synopsis` may stand for the first one.
 
     Returns
     -------
     films, left_out
-        The films in the order of the rows; the index is their `movie_id`, the columns are `synopsis` and, if labelled,
-        `genres`, lists. And the number of films that were left out because they have no genres.
+        The films in the order of the rows; the index is their `movie_id`, the columns are `synopsis`, their text, and,
+        if labelled, `genres`, lists. And the number of films that were left out because they have no genres.
 
     Raises
     ------
     ChallengeError
-        It can't be read, has a column not once, or holds no films; or, if not labelled, two films have one id.
+        It can't be read, lacks a column or has it twice, or holds no films; or, if not labelled, two films have one id.
     """
-    columns = ["movie_id", "synopsis", "genres"] if labelled else ["movie_id", "synopsis"]
     try:
-        content = CompressedInputStream(BufferReader(content), "gzip").read() if content[:2] == b"\x1f\x8b" else content
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        films = read_lines(text) if "__label__" in text.lstrip().partition("\n")[0] else read_table(text, columns)
+        text = decode(content)
+        names = [clean_name(column) for column in columns.split() or ["synopsis"]]
+        is_lines = "__label__" in text.lstrip().partition("\n")[0]
+        films = read_lines(text) if is_lines else read_table(text, names, labelled)
     except (OSError, ValueError) as error:
-        line = f"line {len(content[: error.start + 1].splitlines())}: " if isinstance(error, UnicodeDecodeError) else ""
-        raise ChallengeError(f"{name}: {line}{' '.join(str(error).split())}") from error
+        raise ChallengeError(f"{name}: {' '.join(str(error).split())}") from error
     movies = films[films["genres"].astype(bool)] if labelled else films
     if movies.empty:
         raise ChallengeError(f"{name}: it has no films" + (" with genres" if labelled else ""))
     if not labelled and movies.index.has_duplicates:
         raise ChallengeError(f"{name}: two films have the movie_id {movies.index[movies.index.duplicated()][0]!r}")
     return movies, len(films) - len(movies)
+
+
+def refuse_overwriting(output: Path, *sources: Path) -> None:
+    """Refuse to write to a file that is read too, under whatever name.
+
+    Raises
+    ------
+    ChallengeError
+        The output is one of the sources.
+    """
+    for source in sources:
+        if output.is_file() and source.exists() and output.samefile(source):
+            raise ChallengeError(f"{output}: it is read here, so nothing is written to it; name another file")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all; through a link, to the file that it points at.
+
+    A pipe or a device is written to as it is.
+
+    Raises
+    ------
+    OSError
+        The file can't be written. What was there before is still there, whole.
+    """
+    target = path.resolve()
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        unfinished.write_bytes(content)
+        with unfinished.open() as file:
+            os.fsync(file)  # else a power cut could leave an empty file in the old one's place
+        unfinished.replace(target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path}: not saved: {error.strerror}") from error

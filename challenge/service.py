@@ -19,7 +19,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, Form, HTTPException, Query, Request, Response, UploadFile, concurrency, responses
+from fastapi import Depends, HTTPException, Query, Request, Response, UploadFile, concurrency, responses
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from filelock import FileLock, Timeout
@@ -84,10 +84,11 @@ def current() -> Classifier:
 
 
 @app.post("/genres/train", openapi_extra=TABLE, dependencies=[Depends(authorize)] if TOKEN else [])
-def train(file: UploadFile, settings: Annotated[Settings, Query()], held_out: bool = Form(False)) -> dict[str, Any]:
-    """Train on a CSV file with columns movie_id, synopsis and genres, and save the model.
+def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str, Any]:
+    """Train on a CSV file with columns synopsis and genres, and save the model.
 
-    Genres are separated by spaces, by | or by commas; films without any are left out. Other columns are ignored. The
+    Genres are separated by spaces, by | or by commas, whichever most films have, or are lists of JSON; films without
+    any are left out. `columns` names what is read as a film's text, where that is not `synopsis` and `year`. The
     columns may also be separated by semicolons or tabs, and the file may be compressed by gzip. For example:
 
         movie_id,year,synopsis,genres
@@ -98,24 +99,24 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()], held_out: bo
 
         {"films": 2, "left_out": 0, "genres": ["Comedy", "Crime", "Drama"]}
 
-    With held_out=true in the form, which takes twice as long, it also tells what such a model is worth: another one
-    learns from nine tenths of the films, and its P@1, R@5 and MAP@5 are those on the other tenth. Of one film nothing
-    can be held out.
+    With held_out=true, which takes twice as long, it also tells what such a model is worth: another one
+    learns from nine tenths of the films, and its P@1, R@5 and MAP@5 are those on the other tenth. Films with the same
+    text are on the same side. Of one text nothing can be held out.
     """
-    movies, left_out = read_movies(file.file.read(), file.filename or "file", labelled=True)
+    movies, left_out = read_movies(file.file.read(), file.filename or "file", True, settings.columns)
     with LOCK:
         Path(LOCK.lock_file).touch()
         classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
         classifier.save(MODEL)
         seconds = MODEL.stat().st_mtime - os.path.getmtime(LOCK.lock_file)
-        scores = hold_out(movies, 0, 10, settings) if held_out and len(movies) > 1 else {}
+        scores = hold_out(movies, 0, 10, settings) if settings.held_out else {}
     logging.getLogger("uvicorn").info(f"learnt {len(classifier.labels)} genres, {len(movies)} films, {seconds:.1f} s")
     return {"films": len(movies), "left_out": left_out, "genres": classifier.labels, **scores}
 
 
 @app.post("/genres/evaluate", openapi_extra=TABLE)
 def evaluate(file: UploadFile) -> dict[str, Any]:
-    """Tell how good the model is, on a CSV file with columns movie_id, synopsis and genres.
+    """Tell how good the model is, on a CSV file with genres and the columns that the model has learnt from.
 
     The films should be others than it has learnt from. Those without genres are left out. The answer has the mean
     average precision (MAP@5), the precision of the first genre (P@1), the recall of the first five (R@5), and for each
@@ -124,8 +125,9 @@ def evaluate(file: UploadFile) -> dict[str, Any]:
         {"films": 2, "left_out": 0, "P@1": 0.5, "R@5": 1.0, "MAP@5": 0.75,
          "genres": {"Drama": {"films": 2, "map_at_5": 0.75}, "Crime": {"films": 1, "map_at_5": 1.0}}}
     """
-    movies, left_out = read_movies(file.file.read(), file.filename or "file", labelled=True)
-    scores, per_genre = score(movies["genres"], current().rank(movies["synopsis"], RANKS))
+    classifier = current()
+    movies, left_out = read_movies(file.file.read(), file.filename or "file", True, classifier.settings.columns)
+    scores, per_genre = score(movies["genres"], classifier.rank(movies["synopsis"], RANKS))
     return {"films": len(movies), "left_out": left_out, **scores, "genres": per_genre.to_dict("index")}
 
 
@@ -133,7 +135,7 @@ def evaluate(file: UploadFile) -> dict[str, Any]:
 async def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
     """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis.
 
-    Other columns are ignored. For example:
+    In place of `synopsis` there may be the columns that the model has learnt from. For example:
 
         movie_id,synopsis
         155,A masked burglar returns what he stole.
@@ -150,7 +152,8 @@ async def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
     """
 
     def answer() -> dict[str, Any]:
-        (movies, _), classifier = read_movies(file.file.read(), file.filename or "file", labelled=False), current()
+        classifier = current()
+        movies, _ = read_movies(file.file.read(), file.filename or "file", False, classifier.settings.columns)
         answers = (classifier.explain if explain else classifier.rank)(movies["synopsis"], RANKS)
         return {movie: answer if explain else dict(enumerate(answer)) for movie, answer in zip(movies.index, answers)}
 

@@ -20,12 +20,16 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
     Attributes
     ----------
+    columns
+        Names of the columns that make a film's text, with blanks between. The first must be there, the others count
+        where the table has them; their cells are joined by a blank, in this order.
     ngrams
         Most pieces in the n-grams of a word, the marks of its beginning and end included.
     pair_weight
         How much a pair of neighbouring words counts, beside 1 for a word; 0 leaves pairs out.
     min_count
-        Features in fewer training texts than this are ignored.
+        Features that occur less often than this in the training texts are ignored; in a text, a feature occurs once for
+        each distinct word or pair that has it.
     max_features
         Of the other features, those that count most are kept, up to this many.
     idf
@@ -41,8 +45,12 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         Step size of Adagrad at the first step; it falls linearly to zero.
     seed
         Seed of the order of the training texts.
+    held_out
+        Whether a training also scores another model, which learns from nine tenths of the films, on the other tenth.
+        No model keeps this.
     """
 
+    columns: str = Field("synopsis year", pattern=r"\w")
     ngrams: int = Field(3, ge=2, le=20)
     pair_weight: float = Field(0.5, ge=0, le=10)
     min_count: int = Field(2, ge=1)
@@ -53,3 +61,4 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     batch_size: int = Field(2048, ge=1)
     learning_rate: float = Field(0.3, gt=0, le=1e3)
     seed: int = Field(0, ge=0, lt=2**63)
+    held_out: bool = Field(False, exclude=True)

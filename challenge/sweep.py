@@ -6,11 +6,12 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
+import yaml
 from filelock import FileLock
 from pydantic import PositiveFloat, PositiveInt
 
 from challenge.model import hold_out
-from challenge.movies import read_movies
+from challenge.movies import read_movies, write_file
 from challenge.settings import ChallengeError, Settings
 
 
@@ -21,6 +22,7 @@ def sweep(
     workers: PositiveInt = 2,
     folds: PositiveInt = 5,
     storage: str = "sqlite:///sweep.db?timeout=60",
+    columns: str = Settings().columns,
 ) -> None:
     """Search for better settings, and write them to best.yaml; the same command again resumes.
 
@@ -31,7 +33,7 @@ def sweep(
     Parameters
     ----------
     films
-        CSV file with columns movie_id, synopsis and genres; .csv.gz works too.
+        CSV file with the columns synopsis and genres; .csv.gz works too.
     trials
         Number of trials to come to, with those of earlier times and of others.
     minutes
@@ -43,10 +45,14 @@ def sweep(
     storage
         URL of the database where the trials are kept, such as postgresql+psycopg://…; commands with the same one share
         the work.
+    columns
+        Names of the columns that make a film's text, as for `train`.
     """
-    movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True)
-    if not 2 <= folds <= len(movies):
-        raise ChallengeError(f"--folds {folds}: take 2 or more, but no more than films; these are {len(movies)}")
+    movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True, columns=columns)
+    if not 2 <= folds <= movies["synopsis"].nunique():
+        raise ChallengeError(
+            f"--folds {folds}: take 2 to {movies['synopsis'].nunique()}, the number of different texts"
+        )
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     # All that the scores depend on, the order of the films included
     name = f"{folds} folds of {pd.util.hash_pandas_object(movies.reset_index().astype(str)).sum():x}; {Settings()}"
@@ -54,6 +60,7 @@ def sweep(
     def objective(trial: optuna.Trial) -> float:
         """Return the mean MAP@5 over the folds."""
         settings = Settings(
+            columns=columns,
             ngrams=trial.suggest_int("ngrams", 2, 6),
             pair_weight=trial.suggest_float("pair_weight", 0, 1.5),
             idf=trial.suggest_float("idf", 0, 1),
@@ -69,15 +76,18 @@ def sweep(
         with FileLock("sweep.lock"):  # the first command makes the study and tries the defaults; others wait
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
             if not study.best_trials:
-                study.enqueue_trial(vars(Settings()))
+                study.enqueue_trial(Settings().model_dump())
                 study.optimize(objective, 1)
         cap, n = optuna.study.MaxTrialsCallback(trials, states=None), max(0, trials - len(study.trials))
         with suppress(KeyboardInterrupt):  # the trials that run in threads come to their end first
             study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
-        pd.Series(study.best_params, dtype=object).add_suffix(":").to_csv("best.yaml", sep=" ", header=False)
+        write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
     except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
         # Optuna hides a full disk, among others, behind an error of its own
-        raise ChallengeError(f"the sweep in {storage} ended: {error.__context__ or error}".splitlines()[0]) from error
+        shown = (
+            storage.partition("?")[0] if storage.startswith("sqlite:") else "--storage"
+        )  # others may have a password
+        raise ChallengeError(f"the sweep in {shown} ended: {error.__context__ or error}".splitlines()[0]) from error
     # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
     print(pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")]).to_string(index=False))
