@@ -64,6 +64,8 @@ def learn_vocabulary(words: list[str]) -> Tokenizer:
 def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[np.ndarray, np.ndarray]:
     """Hash the n-grams of words, runs of 2 to `longest` pieces.
 
+    The hash of a run is the sum of (number of the piece + 1) x MULTIPLIER^(place in the run, from 0), modulo 2^64.
+
     Returns
     -------
     hashes, owners
@@ -85,7 +87,10 @@ def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[
 def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, settings: Settings) -> Units:
     """Hash the units of texts: distinct words, then distinct pairs of neighbours.
 
-    A word counts 1 as a whole, and its n-grams together sqrt(2): the sum of their squares is 2.
+    A word counts 1 as a whole, and its n-grams together sqrt(2): the sum of their squares is 2. A pair counts
+    `pair_weight`. The hash of a word is the CRC-32 of its UTF-8 bytes; that of the empty word is 0. The hash of a pair
+    is (hash of the first word + 1) x MULTIPLIER + hash of the second, modulo 2^64. The bucket is the hash modulo
+    BUCKETS.
 
     Parameters
     ----------
@@ -108,7 +113,8 @@ def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, setting
     pairs = np.stack(np.divmod(neighbours.dictionary.to_numpy(), 2**32), axis=1)
     wholes = np.array([crc32(word.encode()) for word in words], np.uint64)
     ngrams, owners = hash_ngrams(words, vocabulary, settings.ngrams)
-    hashes = np.concatenate([wholes, wholes[pairs[:, 0]] * MULTIPLIER + wholes[pairs[:, 1]], ngrams]) % BUCKETS
+    # 1 is added, since the mark has the hash 0, with which a pair would have the hash of its word
+    hashes = np.concatenate([wholes, (wholes[pairs[:, 0]] + 1) * MULTIPLIER + wholes[pairs[:, 1]], ngrams]) % BUCKETS
     values = np.ones(len(words)), np.full(len(pairs), settings.pair_weight), (2 / np.bincount(owners)[owners]) ** 0.5
     n_texts, n_units = np.count_nonzero(ids == 0) - 1, len(words) + len(pairs)
     holders = np.concatenate([np.arange(n_units), owners], dtype=np.int32)
