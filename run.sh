@@ -7,7 +7,8 @@
 #   ./run.sh test [ARGUMENT…]        the tests; arguments go to pytest
 #   ./run.sh bench [FOLDER]          a table beside fastText and TF-IDF, on the files of a folder
 #
-# PORT (9876) and CHALLENGE_MODEL (model.pt) can be set. The rankings are written to submission.json.
+# PORT (9876) and CHALLENGE_MODEL (model.pt) can be set, and for bench BENCH_COLUMNS (synopsis year). The rankings are
+# written to submission.json.
 set -euo pipefail
 
 fail() {
@@ -69,6 +70,8 @@ if [[ ${1:-} == test ]]; then
   shift
   command -v chromium chromium-browser google-chrome >/dev/null ||
     echo "run.sh: no Chromium is installed, so the page is NOT tested (chapter 6)" >&2
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v postgres >/dev/null ||
+    echo "run.sh: no PostgreSQL is installed, so sweeps that share one are NOT tested (chapter 8)" >&2
   export OMP_WAIT_POLICY=passive # two at once share the cores; threads that wait must not spin
   exec python -m pytest --numprocesses 2 --dist loadfile "$@"
 elif [[ ${1:-} == bench ]]; then
