@@ -40,14 +40,12 @@ def decode(content: bytes) -> str:
     """
     if content.startswith(b"\x1f\x8b"):
         content = CompressedInputStream(BufferReader(content), "gzip").read()
-    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise ValueError("it is an Excel or a zip file: save the table as CSV (UTF-8)")
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = len(content[: error.start + 1].splitlines())
-        raise ValueError(f"line {line} is not {error.encoding.upper()} text: save the table as CSV (UTF-8)") from error
+        raise ValueError(f"line {line} is not {error.encoding.upper()}: save it as CSV (UTF-8), not Excel") from error
 
 
 def clean_name(cell: str) -> str:
@@ -225,9 +223,8 @@ def refuse_overwriting(output: Path, *sources: Path) -> None:
     ChallengeError
         The output is one of the sources.
     """
-    for source in sources:
-        if output.is_file() and source.exists() and output.samefile(source):
-            raise ChallengeError(f"{output}: it is read here, so nothing is written to it; name another file")
+    if output.is_file() and any(source.exists() and output.samefile(source) for source in sources):
+        raise ChallengeError(f"{output}: it is read here, so nothing is written to it; name another file")
 
 
 def write_file(path: Path, content: bytes) -> None:

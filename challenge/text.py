@@ -9,6 +9,7 @@ layout of an embedding bag.
 Not handled: punctuation, upper case, and the order of words that are further apart.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from zlib import crc32
@@ -26,6 +27,8 @@ MARK, UNK = "|", "?"  # the edge of a word or a text, and a character not in the
 # Distinct words that the vocabulary is learnt from; its size; characters of a word, whose rest is ignored
 SAMPLE, PIECES, LONGEST_WORD = 10_000, 500, 256
 Units = tuple[csr_array, csr_array, np.ndarray]
+# Nobody sees these within a word: soft hyphens, joiners, marks of direction and byte order, variation selectors, tags
+HIDDEN = r"[\xad\u034f\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef]"
 # What stands for each character: a blank for what is no letter, mark or digit. Above, hardly anything but Chinese
 # characters and private use follows
 PLAIN = "".join(chr(code) if unicodedata.category(chr(code))[0] in "LMN" else " " for code in range(2**17))
@@ -35,7 +38,8 @@ set_memory_pool(system_memory_pool())  # the default one keeps much of what is f
 def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
     """Give numbers to the distinct words of texts, in the order in which they come.
 
-    Words are runs of letters, marks and digits, after Unicode's form NFKC and lower case.
+    Words are runs of letters, marks and digits, after Unicode's form NFKC and lower case. Characters that nobody sees
+    are dropped before; a zero width space separates words.
 
     Returns
     -------
@@ -48,7 +52,8 @@ def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
     >>> number_words(["Ｎo, no… ﬁre!", "Cafe\N{COMBINING ACUTE ACCENT}"])
     (['', 'no', 'fire', 'café'], array([0, 1, 1, 2, 0, 3, 0], dtype=int32))
     """
-    lines = [f"{MARK} {unicodedata.normalize('NFKC', text).lower().translate(PLAIN)}".rstrip() for text in texts]
+    visible = (unicodedata.normalize("NFKC", re.sub(HIDDEN, "", text)) for text in texts)
+    lines = [f"{MARK} {text.lower().translate(PLAIN)}".rstrip() for text in visible]
     words = compute.ascii_split_whitespace(array([*lines, MARK], large_string())).flatten().dictionary_encode()
     return ["", *words.dictionary.to_pylist()[1:]], words.indices.to_numpy()
 
