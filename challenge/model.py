@@ -6,8 +6,7 @@ The embedding starts at the naive Bayes log-odds of features and labels, shrunk 
 epoch or two of Adagrad on the one-vs-all logistic loss then weigh the features against each other. The idea is that of
 Wang and Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a linear classifier by such log-odds.
 
-How good its rankings are is told here too: `score` compares them with the truth, `hold_out` with films that it has not
-learnt from.
+`score` compares rankings with the true genres; `hold_out` learns from a part of the films, and scores the rest.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -183,6 +182,7 @@ class Classifier(nn.Module):
         OSError
             The file can't be written. What was there before is still there, whole.
         """
+        # A pipe or a device could be written to, but nothing could load that
         if path.exists() and not path.is_file():
             raise OSError(f"{path}: not saved: it is a folder or a device")
         content = BytesIO()
@@ -237,15 +237,15 @@ def score(genres: pd.Series, rankings: Iterable[Iterable[object]]) -> tuple[dict
 
 
 def hold_out(films: pd.DataFrame, number: int, folds: int, settings: Settings) -> dict[str, float]:
-    """Return the scores on one fold of the films of a classifier that has learnt from the other folds.
+    """Learn from all folds of films but one, and return the scores on that one.
 
     Parameters
     ----------
     films
         What `movies.read_movies` returns for films with genres.
     number, folds
-        Which fold is tested, counted from 0; and how many there are, no more than different texts. Fold 0 of 10 has the
-        first text, the eleventh, and so on; films with the same text are in the same fold.
+        Which fold is tested, counted from 0; and how many there are. Fold 0 of 10 has the first text, the eleventh, and
+        so on; films with the same text are in the same fold. The fold must have a text.
     settings
         How the classifier learns.
 

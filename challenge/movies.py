@@ -1,9 +1,9 @@
-"""Tables in, films out. Every error names the file, and the column or line. And files out, whole or not at all.
+"""Read films from tables, and write files, whole or not at all.
 
 A table is a CSV file as programs and spreadsheets write it. Commas, semicolons, tabs or | separate its columns, its
 text is UTF-8 or UTF-16, and it may be compressed by gzip. Column names count in any letter case. Cells are text as they
 stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. A quote counts only where a cell begins
-with one. fastText's files are read too.
+with one. fastText's files are read too. Every error names the file, and where it can the column or the line.
 
 Not handled: spreadsheets in their own formats, other encodings, and genres in several columns.
 """
@@ -44,31 +44,31 @@ def decode(content: bytes) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = len(content[: error.start + 1].splitlines())
+        line = len([*StringIO(error.object[: error.start].decode(encoding) + "?", newline=None)])
         raise ValueError(f"line {line} is not {error.encoding.upper()}: save it as CSV (UTF-8), not Excel") from error
 
 
 def clean_name(cell: str) -> str:
-    """Return the name of a column in lower case, without the blanks, quotes and invisible characters around it."""
+    """Return the name of a column in lower case, without what is no letter, digit or _ around it."""
     return re.sub(r"^\W+|\W+$", "", cell.lower())
 
 
 def read_rows(text: str) -> dict[int, list[str]]:
-    """Return the rows of a table, the header first, by the lines in which they begin; blank lines are none.
+    """Return the rows of a table, the header first, by the lines in which they begin; empty ones are skipped.
 
     Raises
     ------
     ValueError
         A row has a quote that is not closed.
     """
-    text = re.sub(r'(?i)\A"?sep=."?(?=[\r\n])', "", text)  # a spreadsheet's first line; what it says, the header shows
+    text = re.sub(r'(?i)\A"?sep=."?(?=[\r\n])', "", text)  # a spreadsheet's hint at its separator
     delimiter = max(",;\t|", key=re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0].count)
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows = {}
     line = 1
     try:
         for row in reader:
-            if row:
+            if any(map(str.strip, row)):
                 rows[line] = row
             line = reader.line_num + 1
     except csv.Error as error:
@@ -86,13 +86,13 @@ def find_column(header: list[str], names: list[str]) -> int:
     """
     name = next((name for name in names if name in header), names[0])
     if header.count(name) != 1:
-        shown = repr(", ".join(header))[1:-1]  # invisible characters as \u200b
+        shown = repr(", ".join(header))[1:-1]  # repr shows invisible characters, as \u200b
         raise ValueError(f"needs one column {name!r}, but has {shown[:300] or 'no header'}")
     return header.index(name)
 
 
 def clean_genres(names: list[str]) -> list[str]:
-    """Return names of genres in Unicode's form NFC; what has no letter and no digit is none."""
+    """Return the names in Unicode's form NFC, without those that have no letter and no digit."""
     return [normalize("NFC", name.strip()) for name in names if any(map(str.isalnum, name))]
 
 
@@ -104,14 +104,14 @@ def read_list(text: str) -> list[str]:
     >>> read_list('[{"id": 18, "name": "Drama"}]'), read_list("['Drama', 'War']")
     (['Drama'], ['Drama', 'War'])
     """
-    items = yaml.load(text, yaml.CSafeLoader)  # which reads JSON, and Python's lists of text
+    items = yaml.load(text, yaml.CBaseLoader)  # which reads JSON, and Python's lists, as text
     return [item["name"] if isinstance(item, dict) else item for item in items]
 
 
 def read_genres(cells: dict[int, str]) -> list[list[str]]:
     """Return the genres in each cell of a column; the cells come by their lines.
 
-    A cell counts for the first of | ; , and blank that it has. What most cells count for separates the genres, and so
+    A cell votes for the first of | ; , and blank that is in it. The sign with most votes separates the genres, and so
     do the signs before it in this order, which are less often part of a name.
 
     Raises
@@ -125,14 +125,14 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
     separators = SEPARATORS[: SEPARATORS.index(chosen) + 1]
     genres: dict[str, list[str]] = {}  # of each distinct cell
     for line, cell in cells.items():
-        if cell in genres:
+        if cell in genres or cell.lower() in NO_GENRES:
             continue
         try:
             names = read_list(cell) if cell.startswith("[") else re.split(f"[{separators}]", cell)
-            genres[cell] = [] if cell.lower() in NO_GENRES else clean_genres(names)
+            genres[cell] = [name for name in clean_genres(names) if name.lower() not in NO_GENRES]
         except Exception as error:  # whatever a torn list leads to
             raise ValueError(f"line {line}: {cell[:80]!r} is not a whole list of genres") from error
-    return [genres[cell] for cell in cells.values()]
+    return [genres.get(cell, []) for cell in cells.values()]
 
 
 def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
@@ -141,7 +141,7 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        A column is not there once; a row, or a list of genres, is not whole.
+        A column is missing, or there twice; a row, or a list of genres, is not whole.
     """
     rows = read_rows(text)
     header = [clean_name(cell) for cell in next(iter(rows.values()), [])]
@@ -149,10 +149,10 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
         if len(row) != len(header):
             raise ValueError(f"the row in line {line} has {len(row)} cells, but the header has {len(header)}")
     first = find_column(header, columns[:1] if labelled else [columns[0], "synopsis"])
-    places = [first, *(find_column(header, [name]) for name in columns[1:] if name in header)]
+    places = dict.fromkeys([first, *(find_column(header, [name]) for name in columns[1:] if name in header)])
     # A training needs no ids: there the text may stand for them
     id_place = find_column(header, ["movie_id", "movieid", "id", *(columns if labelled else [])])
-    # The header is no film, even where it comes again, in files that were put together
+    # The header is skipped, and so are its repetitions in files that were put together
     films = {
         line: row for line, row in rows.items() if any(clean_name(cell) != name for cell, name in zip(row, header))
     }
@@ -184,8 +184,8 @@ def read_movies(content: bytes, name: str, labelled: bool, columns: str = COLUMN
     name
         What to call it in errors.
     labelled
-        Whether genres are needed too; films without any are left out then. Where most cells separate genres by | that
-        separates; likewise semicolons, commas and blanks. Lists as JSON and Python write them are read too.
+        Whether genres are needed too; films without any are left out then. `read_genres` tells what separates
+        them.
     columns
         See `Settings`; in a table that is read without genres, a column `synopsis` may stand for the first one.
 
@@ -203,7 +203,7 @@ def read_movies(content: bytes, name: str, labelled: bool, columns: str = COLUMN
     try:
         text = decode(content)
         names = [clean_name(column) for column in columns.split() or ["synopsis"]]
-        is_lines = "__label__" in text.lstrip().partition("\n")[0]
+        is_lines = "__label__" in re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
         films = read_lines(text) if is_lines else read_table(text, names, labelled)
     except (OSError, ValueError) as error:
         raise ChallengeError(f"{name}: {' '.join(str(error).split())}") from error
@@ -237,8 +237,8 @@ def write_file(path: Path, content: bytes) -> None:
     OSError
         The file can't be written. What was there before is still there, whole.
     """
-    target = path.resolve()
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    target = os.path.realpath(path)
+    unfinished = Path(f"{target}.{os.getpid()}.tmp")
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
@@ -248,5 +248,6 @@ def write_file(path: Path, content: bytes) -> None:
             os.fsync(file)  # else a power cut could leave an empty file in the old one's place
         unfinished.replace(target)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        if os.path.exists(unfinished):
+            unfinished.unlink()
         raise OSError(f"{path}: not saved: {error.strerror}") from error

@@ -84,9 +84,8 @@ def sweep(
         write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
     except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
         # Optuna hides a full disk, among others, behind an error of its own
-        shown = (
-            storage.partition("?")[0] if storage.startswith("sqlite:") else "--storage"
-        )  # others may have a password
+        # Another URL may have a password
+        shown = storage.partition("?")[0] if storage.startswith("sqlite:") else "--storage"
         raise ChallengeError(f"the sweep in {shown} ended: {error.__context__ or error}".splitlines()[0]) from error
     # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
