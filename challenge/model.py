@@ -155,8 +155,8 @@ class Classifier(nn.Module):
 
     def rank(self, texts: Iterable[str], k: int) -> list[list[str]]:
         """Return the `k` most probable labels of each text, best first; ties in the order of the alphabet."""
-        best = np.argsort(-self(texts).cpu().numpy(), axis=1, kind="stable")[:, :k]
-        return [[self.labels[column] for column in row] for row in best.tolist()]
+        order = self(texts).argsort(stable=True, descending=True)
+        return [[self.labels[column] for column in columns] for columns in order[:, :k].tolist()]
 
     def explain(self, texts: Iterable[str], k: int) -> Iterator[dict[str, dict[str, float]]]:
         """Yield the terms of the logits of the `k` most probable labels of each text, best first.
@@ -167,11 +167,11 @@ class Classifier(nn.Module):
         """
         units, counts, words, pairs = self.read(texts)
         names = [*words, *(f"{words[a] or '(start)'} {words[b]}" for a, b in pairs.tolist()), "(bias)"]
-        logits = torch.cat([sum_bags(units, self.embedding.weight), self.bias[None]]).cpu().numpy()
-        for start, end in zip(counts.indptr, counts.indptr[1:]):
+        logits = torch.cat([sum_bags(units, self.embedding.weight), self.bias[None]]).cpu().numpy()  # of each unit
+        order = (sum_bags(counts @ units, self.embedding.weight) + self.bias).argsort(stable=True, descending=True)
+        for best, start, end in zip(order[:, :k].tolist(), counts.indptr, counts.indptr[1:]):
             ids = np.append(counts.indices[start:end], -1)
             terms = logits[ids] * np.append(counts.data[start:end], 1)[:, None]
-            best = np.argsort(-terms.sum(axis=0), kind="stable")[:k]
             yield {self.labels[label]: dict(zip([names[id] for id in ids], terms[:, label].tolist())) for label in best}
 
     def save(self, path: Path) -> None:
