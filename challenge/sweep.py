@@ -49,10 +49,9 @@ def sweep(
         Names of the columns that make a film's text, as for `train`.
     """
     movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True, columns=columns)
-    if not 2 <= folds <= movies["synopsis"].nunique():
-        raise ChallengeError(
-            f"--folds {folds}: take 2 to {movies['synopsis'].nunique()}, the number of different texts"
-        )
+    most = movies["synopsis"].nunique()
+    if not 2 <= folds <= most:
+        raise ChallengeError(f"--folds {folds}: take 2 to {most}, the number of different texts")
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     # All that the scores depend on, the order of the films included
     name = f"{folds} folds of {pd.util.hash_pandas_object(movies.reset_index().astype(str)).sum():x}; {Settings()}"
@@ -83,9 +82,9 @@ def sweep(
             study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
         write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
     except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
-        # Optuna hides a full disk, among others, behind an error of its own
-        # Another URL may have a password
+        # A URL of another kind may have a password
         shown = storage.partition("?")[0] if storage.startswith("sqlite:") else "--storage"
+        # Optuna hides a full disk, among others, behind an error of its own
         raise ChallengeError(f"the sweep in {shown} ended: {error.__context__ or error}".splitlines()[0]) from error
     # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
