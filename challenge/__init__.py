@@ -4,7 +4,7 @@
     python -m challenge --help              the commands
 
 Data flows once: a table of films (`movies`), hashed bags (`text`), logits and ranked genres (`model`). The service
-(`service`), the commands (`__main__`) and the sweep (`sweep`) stand on these, and all of them on `settings`.
+(`service`) and the commands (`__main__`) stand on these, and all of them on `settings`.
 """
 
 from challenge.service import app

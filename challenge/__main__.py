@@ -3,17 +3,21 @@
 import json
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from unicodedata import normalize
 
+import optuna
+import pandas as pd
+import yaml
+from filelock import FileLock
 from jsonargparse import ArgumentError, ArgumentParser, auto_cli
-from pydantic import NonNegativeInt, TypeAdapter
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
 from challenge.model import RANKS, Classifier, hold_out, score
 from challenge.movies import read_movies, refuse_overwriting, write_file
 from challenge.settings import ChallengeError, Settings
-from challenge.sweep import sweep
 
 
 def train(films: str, model: Path = Path("model.pt"), **options: Any) -> None:
@@ -33,12 +37,9 @@ def train(films: str, model: Path = Path("model.pt"), **options: Any) -> None:
     movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True, columns=settings.columns)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
     classifier.save(model)
-    print(f"{model}: {len(classifier.labels)} genres, {len(movies)} films; left out {left_out}", file=sys.stderr)
-    more = f" and {len(classifier.labels) - 20} more" if len(classifier.labels) > 20 else ""
-    print(f"genres: {', '.join(classifier.labels[:20])}{more}", file=sys.stderr)
-    scores = hold_out(movies, 0, 10, settings) if settings.held_out else {}
-    for name, value in scores.items():
-        print(f"{name} {value:.4f}")
+    print(f"{model}: {len(movies)} films; left out {left_out}; genres: {', '.join(classifier.labels)}", file=sys.stderr)
+    if settings.held_out and movies["synopsis"].nunique() > 1:
+        print("\n".join(f"{name} {value:.4f}" for name, value in hold_out(movies, 0, 10, settings).items()))
 
 
 def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("submission.json")) -> None:
@@ -57,15 +58,7 @@ def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("sub
     classifier = Classifier.load(model)
     movies, _ = read_movies(Path(table).read_bytes(), table, labelled=False, columns=classifier.settings.columns)
     rankings = classifier.rank(movies["synopsis"], RANKS)
-    submission = {movie: dict(enumerate(top)) for movie, top in zip(movies.index, rankings)}
-    write_file(output, json.dumps(submission).encode())
-
-
-def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of a JSON file, in which no name may come twice; texts in it in Unicode's form NFC."""
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a film, or a rank of a film, is there twice")
-    return {name: normalize("NFC", value) if isinstance(value, str) else value for name, value in pairs}
+    write_file(output, json.dumps({film: dict(enumerate(top)) for film, top in zip(movies.index, rankings)}).encode())
 
 
 def evaluate(table: str, submission: Path) -> None:
@@ -78,19 +71,93 @@ def evaluate(table: str, submission: Path) -> None:
     submission
         What `predict` wrote.
     """
-    # No text is needed, and the genres are there anyway
+    # No text is needed, so the genres stand for it; in a table without ids they are compared as ids, and refused
     movies, left_out = read_movies(Path(table).read_bytes(), table, labelled=True, columns="genres")
     try:
-        content = json.loads(submission.read_bytes(), object_pairs_hook=read_object)
-        rankings = TypeAdapter(dict[str, dict[NonNegativeInt, str]]).validate_python(content)
-        # A gap among the ranks stays one: the number that stands for it is no genre
-        ranked = [[rankings[movie].get(rank, rank) for rank in range(RANKS)] for movie in movies.index]
-    except (KeyError, RecursionError, ValueError) as error:
+        rankings = TypeAdapter(dict[str, dict[NonNegativeInt, str]]).validate_json(submission.read_bytes())
+        # A gap among the ranks stays one: what stands for it is no genre
+        ranked = [[normalize("NFC", rankings[film].get(k, f"gap {k}")) for k in range(RANKS)] for film in movies.index]
+    except (KeyError, ValueError) as error:
         raise ChallengeError(f"{submission}: does not rank each film of {table}: {error}") from error
     scores, genres = score(movies["genres"], ranked)
     print(f"{genres.round(3).to_string()}\nleft out {left_out}")
-    for name, value in scores.items():
-        print(f"{name} {value:.4f}")
+    print("\n".join(f"{name} {value:.4f}" for name, value in scores.items()))
+
+
+def sweep(
+    films: str,
+    trials: PositiveInt = 50,
+    minutes: PositiveFloat = 10.0,
+    workers: PositiveInt = 2,
+    folds: PositiveInt = 5,
+    storage: str = "sqlite:///sweep.db?timeout=60",
+    columns: str = Settings().columns,
+) -> None:
+    """Search for better settings, and write them to best.yaml; the same command again resumes.
+
+    A trial is a cross-validation: each of its folds tests what was learnt from the others, and the value is the mean
+    MAP@5. The first trial has the defaults. Other films, or another number of folds, make another study in the same
+    storage.
+
+    Parameters
+    ----------
+    films
+        CSV file with the columns synopsis and genres; .csv.gz works too.
+    trials
+        Number of trials to come to, with those of earlier times and of others.
+    minutes
+        Time after which no trial begins.
+    workers
+        Threads that run trials.
+    folds
+        Number of folds.
+    storage
+        URL of the database where the trials are kept, such as postgresql+psycopg://…; commands with the same one share
+        the work.
+    columns
+        Names of the columns that make a film's text, as for `train`.
+    """
+    movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True, columns=columns)
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    # All that the scores depend on, the order of the films included
+    name = f"{folds} folds of {pd.util.hash_pandas_object(movies.reset_index().astype(str)).sum():x}; {Settings()}"
+
+    def objective(trial: optuna.Trial) -> float:
+        """Return the mean MAP@5 over the folds."""
+        settings = Settings(
+            columns=columns,
+            ngrams=trial.suggest_int("ngrams", 2, 6),
+            pair_weight=trial.suggest_float("pair_weight", 0, 1.5),
+            idf=trial.suggest_float("idf", 0, 1),
+            smoothing=trial.suggest_float("smoothing", 0.2, 20, log=True),
+            epochs=trial.suggest_int("epochs", 1, 4),
+            learning_rate=trial.suggest_float("learning_rate", 0.02, 2, log=True),
+        )
+        # The last fold comes first: it is the one without a film, where there are too few
+        scores = pd.Series([hold_out(movies, number, folds, settings)["MAP@5"] for number in reversed(range(folds))])
+        trial.set_user_attr("deviation", scores.std(ddof=0))
+        return float(scores.mean())
+
+    try:
+        with FileLock("sweep.lock"):  # the first command here makes the study and tries the defaults; others wait
+            study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+            if not study.best_trials:
+                study.enqueue_trial(Settings().model_dump())
+                study.optimize(objective, 1)
+        cap, n = optuna.study.MaxTrialsCallback(trials, states=None), max(0, trials - len(study.trials))
+        with suppress(KeyboardInterrupt):  # the trials that run in threads come to their end first
+            study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
+        write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
+    except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
+        # A URL of another kind may have a password
+        shown = storage.partition("?")[0] if storage.startswith("sqlite:") else "--storage"
+        # Optuna hides a full disk, among others, behind an error of its own
+        raise ChallengeError(f"the sweep in {shown} ended: {error.__context__ or error}".splitlines()[0]) from error
+    # The defaults, and the best of the others
+    table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
+    print(pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")]).to_string(index=False))
+    print(f"\n{len(table)} of {len(study.trials)} trials have a value; films left out: {left_out}")
+    print(f"best.yaml: MAP@5 {study.best_value:.3f}, against {table['value'].iloc[0]:.3f} for the defaults")
 
 
 if __name__ == "__main__":
@@ -98,8 +165,7 @@ if __name__ == "__main__":
     try:
         auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", exit_on_error=False, allow_abbrev=False)
     except (ArgumentError, ChallengeError, KeyboardInterrupt, OSError, UnicodeDecodeError) as error:
-        reason = "the file of --config is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        message = " ".join(f"error: {reason or 'stopped'}".split())
+        message = " ".join(f"error: {str(error) or 'stopped'}".split())
         message = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", message)  # the password in a URL
         # Without what pydantic adds to its messages
         ArgumentParser().exit(2, re.sub(r" \d+ validation errors? for \S+| \[type=.*?/v/\w+", "", message) + "\n")

@@ -86,8 +86,7 @@ def find_column(header: list[str], names: list[str]) -> int:
     """
     name = next((name for name in names if name in header), names[0])
     if header.count(name) != 1:
-        shown = repr(", ".join(header))[1:-1]  # repr shows invisible characters, as \u200b
-        raise ValueError(f"needs one column {name!r}, but has {shown[:300] or 'no header'}")
+        raise ValueError(f"needs one column {name!r}, but has {str(header)[:300]}")
     return header.index(name)
 
 
@@ -153,9 +152,7 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
     # A training needs no ids: there the text may stand for them
     id_place = find_column(header, ["movie_id", "movieid", "id", *(columns if labelled else [])])
     # The header is skipped, and so are its repetitions in files that were put together
-    films = {
-        line: row for line, row in rows.items() if any(clean_name(cell) != name for cell, name in zip(row, header))
-    }
+    films = {line: row for line, row in rows.items() if clean_name(row[id_place]) != header[id_place]}
     texts = [" ".join([row[place] for place in places]) for row in films.values()]
     movies = pd.DataFrame({"synopsis": texts}, index=[row[id_place] for row in films.values()], dtype=object)
     if labelled:
@@ -167,11 +164,11 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
 
 def read_lines(text: str) -> pd.DataFrame:
     """Read fastText's format: a line is a text with labels anywhere in it; its number is its `movie_id`."""
-    lines = pd.Series([*StringIO(text.lstrip(), newline=None)], dtype=object)
-    labels = lines.str.findall(r"(?<!\S)__label__(\S+)")
-    genres = [clean_genres(re.split(f"[{SEPARATORS}]", " ".join(names))) for names in labels]
-    texts = lines.str.replace(r"(?<!\S)__label__\S+", "", regex=True).str.strip()
-    return pd.DataFrame({"synopsis": texts, "genres": genres}).set_index((lines.index + 1).astype(str))
+    lines = [*StringIO(text.lstrip(), newline=None)]
+    labels = [" ".join(re.findall(r"(?<!\S)__label__(\S+)", line)) for line in lines]
+    genres = [clean_genres(re.split(f"[{SEPARATORS}]", names)) for names in labels]
+    texts = [re.sub(r"(?<!\S)__label__\S+", "", line).strip() for line in lines]
+    return pd.DataFrame({"synopsis": texts, "genres": genres}, map(str, range(1, len(lines) + 1)), dtype=object)
 
 
 def read_movies(content: bytes, name: str, labelled: bool, columns: str = COLUMNS) -> tuple[pd.DataFrame, int]:

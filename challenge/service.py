@@ -11,7 +11,6 @@ trained last. One training runs at a time; predictions are answered meanwhile, b
 than 1 GiB is refused.
 """
 
-import logging
 import os
 from contextlib import suppress
 from functools import lru_cache
@@ -108,9 +107,7 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
         Path(LOCK.lock_file).touch()
         classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
         classifier.save(MODEL)
-        seconds = MODEL.stat().st_mtime - os.path.getmtime(LOCK.lock_file)
-        scores = hold_out(movies, 0, 10, settings) if settings.held_out else {}
-    logging.getLogger("uvicorn").info(f"learnt {len(classifier.labels)} genres, {len(movies)} films, {seconds:.1f} s")
+        scores = hold_out(movies, 0, 10, settings) if settings.held_out and movies["synopsis"].nunique() > 1 else {}
     return {"films": len(movies), "left_out": left_out, "genres": classifier.labels, **scores}
 
 
@@ -132,7 +129,7 @@ def evaluate(file: UploadFile) -> dict[str, Any]:
 
 
 @app.post("/genres/predict", openapi_extra=TABLE)
-async def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
+async def predict(file: UploadFile, explain: bool = False) -> Response:
     """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis.
 
     In place of `synopsis` there may be the columns that the model has learnt from. For example:
@@ -150,15 +147,18 @@ async def predict(file: UploadFile, explain: bool = False) -> dict[str, Any]:
 
         {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "a masked": 0.05, "(bias)": -2.03}, "Crime": {}}}
     """
+    content = await file.read()
 
-    def answer() -> dict[str, Any]:
+    def answer() -> Response:
         classifier = current()
-        movies, _ = read_movies(file.file.read(), file.filename or "file", False, classifier.settings.columns)
+        movies, _ = read_movies(content, file.filename or "file", False, classifier.settings.columns)
         answers = (classifier.explain if explain else classifier.rank)(movies["synopsis"], RANKS)
-        return {movie: answer if explain else dict(enumerate(answer)) for movie, answer in zip(movies.index, answers)}
+        films = {movie: answer if explain else dict(enumerate(answer)) for movie, answer in zip(movies.index, answers)}
+        return responses.JSONResponse(films)
 
-    # A thread costs more than a few films, up to 4 KiB; more of them must not keep other requests waiting
-    return answer() if (file.size or 0) < 4096 else await concurrency.run_in_threadpool(answer)
+    # A thread costs more than a few films; what is longer, or packed, must not keep other requests waiting
+    small = len(content) < 4096 and not content.startswith(b"\x1f\x8b")
+    return answer() if small else await concurrency.run_in_threadpool(answer)
 
 
 @app.head("/health", include_in_schema=False)

@@ -24,30 +24,31 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         Names of the columns that make a film's text, with blanks between. The first must be there, the others count
         where the table has them; their cells are joined by a blank, in this order.
     ngrams
-        Most pieces in the n-grams of a word, the marks of its beginning and end included.
+        Largest number of pieces in an n-gram of a word, the marks of its beginning and end included.
     pair_weight
         How much a pair of neighbouring words counts, beside 1 for a word; 0 leaves pairs out.
     min_count
         Features that occur less often than this in the training texts are ignored; in a text, a feature occurs once for
         each distinct word or pair that has it.
     max_features
-        Of the other features, those that count most are kept, up to this many.
+        Of the other features, those that count most are kept, up to this many; 200 labels or more leave room for
+        fewer, 2^24 divided by their number.
     idf
-        Exponent of the inverse document frequency in a feature's weight; 0 gives all features the same weight.
+        Exponent of the inverse document frequency in a feature's weight; with 0 rare features weigh as much as others.
     smoothing
-        Additive smoothing of the naive Bayes start, in mean weights of a feature; the more, the less rare features
-        count.
+        Additive smoothing of the naive Bayes start, in mean weights of a feature; a larger value makes rare features
+        count less.
     epochs
         Passes over the training texts; 0 keeps the naive Bayes start.
     batch_size
-        Most texts in a step; few texts make smaller batches, so that an epoch has 32 steps or more.
+        Largest number of texts in a step; few texts make smaller batches, so that an epoch has about 32 steps or more.
     learning_rate
         Step size of Adagrad at the first step; it falls linearly to zero.
     seed
         Seed of the order of the training texts.
     held_out
         Whether a training also scores another model, which learns from nine tenths of the films, on the other tenth.
-        No model keeps this.
+        It is not kept in the model file.
     """
 
     columns: str = Field("synopsis year", pattern=r"\w")

@@ -4,7 +4,7 @@ A text is a bag of units: its distinct words, and its distinct pairs of neighbou
 bag of features. A word has itself as a whole, and its n-grams: runs of a few pieces, the marks of its beginning and end
 being pieces too. A pair has itself. Features are hashed into buckets. Each unit is looked at once, however often it
 occurs, and everything is vectorised, for one text as for sixty thousand. Bags are sparse matrices in rows (CSR), the
-layout of an embedding bag.
+layout of an embedding bag. Their indices are of 32 bits: with others SciPy would copy both matrices of a product.
 
 Not handled: punctuation, upper case, and the order of words that are further apart.
 """
@@ -12,11 +12,12 @@ Not handled: punctuation, upper case, and the order of words that are further ap
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 from pyarrow import array, compute, large_string, set_memory_pool, system_memory_pool
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from tokenizers import Tokenizer, models, trainers
 
 from challenge.settings import Settings
@@ -24,9 +25,7 @@ from challenge.settings import Settings
 BUCKETS = 2**22  # of hashes; 2^20 are as good on films, but cost half a point of MAP@5 on long plots
 MULTIPLIER = np.uint64(116049371)  # of the hashes of word n-grams in fastText (src/dictionary.cc)
 MARK, UNK = "|", "?"  # the edge of a word or a text, and a character not in the vocabulary; no word holds either
-# Distinct words that the vocabulary is learnt from; its size; characters of a word, whose rest is ignored
-SAMPLE, PIECES, LONGEST_WORD = 10_000, 500, 256
-Units = tuple[csr_array, csr_array, np.ndarray]
+LONGEST_WORD = 256  # characters that are cut into pieces; the word as a whole has all of them
 # Nobody sees these within a word: soft hyphens, joiners, marks of direction and byte order, variation selectors, tags
 HIDDEN = r"[\xad\u034f\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef]"
 # What stands for each character: a blank for what is no letter, mark or digit. Above, hardly anything but Chinese
@@ -35,17 +34,35 @@ PLAIN = "".join(chr(code) if unicodedata.category(chr(code))[0] in "LMN" else " 
 set_memory_pool(system_memory_pool())  # the default one keeps much of what is freed
 
 
+class Units(NamedTuple):
+    """What texts consist of: their distinct words, and after these their distinct pairs of neighbouring words.
+
+    Attributes
+    ----------
+    words
+        The distinct words, the empty one first; it stands for the edges of texts.
+    pairs
+        The numbers of the words of each pair, int64 of shape (n_pairs, 2).
+    counts
+        How much each unit counts in each text, float32 of shape (n_texts, n_units).
+    """
+
+    words: list[str]
+    pairs: np.ndarray
+    counts: csr_array
+
+
 def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
     """Give numbers to the distinct words of texts, in the order in which they come.
 
-    Words are runs of letters, marks and digits, after Unicode's form NFKC and lower case. Characters that nobody sees
-    are dropped before; a zero width space separates words.
+    Words are runs of letters, combining marks and digits, after Unicode's form NFKC and lower case. Characters that
+    nobody sees are dropped before; a zero width space separates words.
 
     Returns
     -------
     words, ids
-        The distinct words, the empty one first, which marks the edges of texts. And the numbers of all words (int32),
-        with a mark before each text and after the last.
+        The distinct words, the empty one first, which stands for the edges of texts. And the numbers of all words
+        (int32), with the number of the empty one before each text and after the last.
 
     Examples
     --------
@@ -59,11 +76,36 @@ def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
 
 
 def learn_vocabulary(words: list[str]) -> Tokenizer:
-    """Learn a BPE vocabulary (Sennrich et al., ACL 2016) from the first of the distinct words, each counted once."""
+    """Learn a BPE vocabulary (Sennrich et al., ACL 2016) from the first 10,000 of the distinct words.
+
+    It has 500 pieces, fewer where the words are few, and more where they have more characters than that.
+    """
     vocabulary = Tokenizer(models.BPE(unk_token=UNK))
-    bpe = trainers.BpeTrainer(vocab_size=PIECES, special_tokens=[MARK, UNK], max_token_length=16, show_progress=False)
-    vocabulary.train_from_iterator((word[:LONGEST_WORD] for word in words[:SAMPLE]), bpe)
+    bpe = trainers.BpeTrainer(vocab_size=500, special_tokens=[MARK, UNK], max_token_length=16, show_progress=False)
+    vocabulary.train_from_iterator((word[:LONGEST_WORD] for word in words[:10_000]), bpe)
     return vocabulary
+
+
+def count_units(words: list[str], ids: np.ndarray) -> Units:
+    """Count the words of texts, and the pairs that each word makes with the word, or the edge, before it.
+
+    What occurs n times in a text counts log(1 + n).
+
+    Parameters
+    ----------
+    words, ids
+        What `number_words` returns.
+    """
+    places = np.flatnonzero(ids)  # of words; a word or an edge stands before each
+    # Two numbers of 32 bits in one of 64
+    neighbours = array((ids[places - 1].astype(np.int64) << 32) | ids[places]).dictionary_encode()
+    pairs = np.stack(np.divmod(neighbours.dictionary.to_numpy(), 2**32), axis=1)
+
+    texts = np.cumsum(ids == 0, dtype=np.int32)[places] - 1  # of each word: an edge stands before each text
+    units = np.concatenate([ids[places], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
+    shape = (np.count_nonzero(ids == 0) - 1, len(words) + len(pairs))
+    counts = csr_array((np.ones(len(units), np.float32), (np.tile(texts, 2), units)), shape)
+    return Units(words, pairs, counts.log1p())
 
 
 def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,75 +116,83 @@ def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[
     Returns
     -------
     hashes, owners
-        The hash of each n-gram (uint64), and the number of the word that it is from (int32, ascending).
+        The hash of each n-gram (uint64), and the number of the word that it is from (int64).
     """
-    # The pieces of all words in one row, with a mark before each word and after the last; lines are encoded in parallel
-    lines = ["".join(MARK + word[:LONGEST_WORD] for word in words[i : i + 1024]) for i in range(0, len(words), 1024)]
-    vocabulary.model._resize_cache(0)  # it would outlive the vocabulary, and each word comes but once
-    # 0 is the last mark; 1 is added, since 0 would not change a hash
-    pieces = np.concatenate([*(line.ids for line in vocabulary.encode_batch_fast(lines)), [0]]).astype(np.uint64) + 1
-    owners = np.cumsum(pieces == 1, dtype=np.int32) - 1  # the mark before a word is the word's
-    # A row for each piece that a run can start with, a column for each length; uint64 overflows, as hashes do
-    runs = np.arange(len(pieces) - 1)[:, None] + np.arange(longest)
-    hashes = (pieces.take(runs, mode="clip") * MULTIPLIER ** np.arange(longest, dtype=np.uint64)).cumsum(axis=1)[:, 1:]
-    inside = owners.take(runs[:, :-1], mode="clip") == owners[:-1, None]  # a run may end with the next word's mark
-    return hashes[inside], owners[:-1].repeat(inside.sum(axis=1))
+    # All words in one row, with a mark before each word and after the last; lines of it are encoded in parallel
+    marked = [MARK + word[:LONGEST_WORD] for word in [*words, ""]]
+    vocabulary.model._resize_cache(0)  # the cache (no public name) would outlive the vocabulary
+    lines = ["".join(marked[start : start + 1024]) for start in range(0, len(marked), 1024)]
+    # The mark has the number 0; 1 is added, since 0 would not change a hash
+    pieces = np.concatenate([line.ids for line in vocabulary.encode_batch_fast(lines)]).astype(np.uint64) + 1
+    owners = np.cumsum(pieces == 1) - 1  # the mark before a word is the word's
+    # A row for each piece that a run can start with, a column for each place in it; uint64 overflows, as hashes do
+    places = np.arange(len(pieces) - 1)[:, None] + np.arange(longest)
+    runs = pieces.take(places, mode="clip")
+    hashes = (runs * MULTIPLIER ** np.arange(longest, dtype=np.uint64)).cumsum(axis=1)  # of the run up to each place
+    # A run is the word's if its last piece but one is: it may end with the next word's mark
+    inside = owners.take(places[:, :-1], mode="clip") == owners[:-1, None]
+    return hashes[:, 1:][inside], owners[:-1].repeat(inside.sum(axis=1))
 
 
-def hash_units(words: list[str], ids: np.ndarray, vocabulary: Tokenizer, settings: Settings) -> Units:
-    """Hash the units of texts: distinct words, then distinct pairs of neighbours.
+def hash_units(units: Units, vocabulary: Tokenizer, settings: Settings) -> csr_array:
+    """Hash the features of units into buckets.
 
-    A word counts 1 as a whole, and its n-grams together sqrt(2): the sum of their squares is 2. A pair counts
-    `pair_weight`. The hash of a word is the CRC-32 of its UTF-8 bytes; that of the empty word is 0. The hash of a pair
-    is (hash of the first word + 1) x MULTIPLIER + hash of the second, modulo 2^64. The bucket is the hash modulo
-    BUCKETS.
-
-    Parameters
-    ----------
-    words, ids
-        What `number_words` returns.
-    vocabulary
-        The pieces of words.
-    settings
-        How long n-grams are, and how much a pair counts.
+    A word counts 1 as a whole, and each of its n n-grams sqrt(2 / n): the sum of their squares is 2, more where one
+    comes twice. A pair counts `pair_weight`. The hash of a word is the CRC-32 of its UTF-8 bytes; that of the empty
+    word is 0. The hash of a pair is (hash of the first word + 1) x MULTIPLIER + hash of the second, modulo 2^64. The
+    bucket is the hash modulo BUCKETS.
 
     Returns
     -------
-    units, texts, pairs
-        How much each feature counts in each unit, float32 of shape (n_units, n_buckets); log(1 + how often each unit
-        occurs) in each text, float32 of shape (n_texts, n_units); the numbers of the words of each pair, of shape
-        (n_pairs, 2).
+    features
+        How much each bucket counts in each unit, float32 of shape (n_units, BUCKETS).
     """
-    positions = np.flatnonzero(ids)
-    neighbours = array((ids[positions - 1].astype(np.int64) << 32) | ids[positions]).dictionary_encode()
-    pairs = np.stack(np.divmod(neighbours.dictionary.to_numpy(), 2**32), axis=1)
-    wholes = np.array([crc32(word.encode()) for word in words], np.uint64)
-    ngrams, owners = hash_ngrams(words, vocabulary, settings.ngrams)
+    words = np.array([crc32(word.encode()) for word in units.words], np.uint64)
     # 1 is added, since the mark has the hash 0, with which a pair would have the hash of its word
-    hashes = np.concatenate([wholes, (wholes[pairs[:, 0]] + 1) * MULTIPLIER + wholes[pairs[:, 1]], ngrams]) % BUCKETS
-    values = np.ones(len(words)), np.full(len(pairs), settings.pair_weight), (2 / np.bincount(owners)[owners]) ** 0.5
-    n_texts, n_units = np.count_nonzero(ids == 0) - 1, len(words) + len(pairs)
-    holders = np.concatenate([np.arange(n_units), owners], dtype=np.int32)
-    units = csr_array((np.concatenate(values), (holders, hashes.astype(np.int32))), (n_units, BUCKETS), np.float32)
-
-    # Each word of a text, and the pair that it makes with the word or the mark before it
-    entries = np.concatenate([ids[positions], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
-    holders = np.tile(np.cumsum(ids == 0, dtype=np.int32)[positions] - 1, 2)
-    return units, csr_array((np.ones(len(holders), np.float32), (holders, entries)), (n_texts, n_units)).log1p(), pairs
+    pairs = (words[units.pairs[:, 0]] + 1) * MULTIPLIER + words[units.pairs[:, 1]]
+    ngrams, owners = hash_ngrams(units.words, vocabulary, settings.ngrams)
+    ngram_weights = np.sqrt(2 / np.bincount(owners))[owners]
+    weights = np.concatenate([np.ones(len(words)), np.full(len(pairs), settings.pair_weight), ngram_weights])
+    buckets = np.concatenate([words, pairs, ngrams]) % BUCKETS
+    rows = np.concatenate([np.arange(len(words) + len(pairs)), owners], dtype=np.int32)
+    return csr_array((weights, (rows, buckets.astype(np.int32))), (units.counts.shape[1], BUCKETS), np.float32)
 
 
-def weigh(units: csr_array, texts: csr_array, projection: csr_array) -> tuple[csr_array, csr_array]:
-    """Replace buckets by the rows of a table, weigh the features, and scale the texts, in place, to length 1.
+def choose_rows(counts: csr_array, features: csr_array, most: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the buckets that get a row in the embedding, and weigh them by their inverse document frequency.
 
-    The length of a text is that of its bag of units, each of the length of its bag of features.
+    A bucket occurs in a text once for each distinct unit of the text that has it, so twice where two words share an
+    n-gram: counting texts exactly would add a third to the time of a training. Of the buckets that occur `min_count`
+    times or more, those are chosen that count most in all texts together: words before rare pairs and long n-grams.
 
     Parameters
     ----------
-    units, texts
-        What `hash_units` returns.
-    projection
-        The weight of each bucket in its row, float32 of shape (n_buckets, n_rows); buckets without a row are ignored.
+    counts, features
+        The counts of `count_units`, and what `hash_units` returns.
+    most
+        How many buckets may be chosen.
+    settings
+        `min_count` and `idf`.
+
+    Returns
+    -------
+    buckets, weights
+        The numbers of the chosen buckets (int32), those that count most first. And their weights (float32):
+        (1 + log(texts / occurrences))^idf, 1 where that would be less.
     """
-    units = units @ projection
-    texts.data /= np.sqrt(texts.power(2) @ units.power(2).sum(axis=1)).clip(1e-9).repeat(np.diff(texts.indptr))
-    return units, texts
+    texts_with_unit = counts.sign().sum(axis=0)
+    occurrences = features.sign().T @ texts_with_unit
+    strengths = features.T @ texts_with_unit
+    seen = np.flatnonzero(occurrences >= settings.min_count)
+    buckets = seen[np.argsort(-strengths[seen], kind="stable")[:most]]
+    rarity = np.log(counts.shape[0] / occurrences[buckets]).clip(0)
+    return buckets.astype(np.int32), ((1 + rarity) ** settings.idf).astype(np.float32)
+
+
+def scale(counts: csr_array, features: csr_array) -> csr_array:
+    """Return the counts of units in texts, scaled so that each text has the length 1, or 0 if no feature is known.
+
+    The length of a text is that of its bag of units, each of the length of its bag of features.
+    """
+    lengths = np.sqrt(counts.power(2) @ features.power(2).sum(axis=1))
+    return diags_array(1 / lengths.clip(1e-9)) @ counts
