@@ -149,10 +149,8 @@ def sweep(
             study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
         write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
     except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
-        # A URL of another kind may have a password
-        shown = storage.partition("?")[0] if storage.startswith("sqlite:") else "--storage"
         # Optuna hides a full disk, among others, behind an error of its own
-        raise ChallengeError(f"the sweep in {shown} ended: {error.__context__ or error}".splitlines()[0]) from error
+        raise ChallengeError(f"--storage: the sweep ended: {error.__context__ or error}".splitlines()[0]) from error
     # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
     print(pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")]).to_string(index=False))

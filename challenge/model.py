@@ -118,10 +118,9 @@ class Classifier(nn.Module):
         ValueError
             There is no text, a text without labels, or another number of texts than of their labels.
         """
-        label_of_text = pd.Series([*labels]).explode()  # the index has the number of the text
-        columns, names = label_of_text.factorize(sort=True)
-        cells = label_of_text.index.astype(np.int32), columns.astype(np.int32)
-        targets = csr_array((np.ones(len(columns), np.float32), cells)).sign()
+        pairs = pd.Series([*labels]).explode()  # one label each, under the number of its text
+        columns, names = pairs.factorize(sort=True)
+        targets = csr_array((np.ones(len(columns), np.float32), np.array([pairs.index, columns], np.int32))).sign()
 
         units = count_units(*number_words(texts))
         vocabulary = learn_vocabulary(units.words)

@@ -22,7 +22,7 @@ from pyarrow import BufferReader, CompressedInputStream
 
 from challenge.settings import ChallengeError, Settings
 
-COLUMNS = Settings().columns
+LIMIT = 2**30  # bytes of an upload, and of what a packed file holds: a small one may expand to more than the memory
 csv.field_size_limit(2**31 - 1)  # characters of a cell
 
 SEPARATORS = "|;, "  # of genres; those that are seldom part of a name come first
@@ -36,10 +36,12 @@ def decode(content: bytes) -> str:
     Raises
     ------
     OSError, ValueError
-        It is no whole gzip file, or not text in UTF-8 or UTF-16.
+        It is no whole gzip file, it has more than LIMIT when it is unpacked, or it is not text in UTF-8 or UTF-16.
     """
     if content.startswith(b"\x1f\x8b"):
-        content = CompressedInputStream(BufferReader(content), "gzip").read()
+        content = CompressedInputStream(BufferReader(content), "gzip").read(LIMIT + 1)
+        if len(content) > LIMIT:
+            raise ValueError("it has more than 1 GiB when it is unpacked; unpack it, or split it")
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         return content.decode(encoding)
@@ -171,12 +173,12 @@ def read_lines(text: str) -> pd.DataFrame:
     return pd.DataFrame({"synopsis": texts, "genres": genres}, map(str, range(1, len(lines) + 1)), dtype=object)
 
 
-def read_movies(content: bytes, name: str, labelled: bool, columns: str = COLUMNS) -> tuple[pd.DataFrame, int]:
+def read_movies(data: bytes, name: str, labelled: bool, columns: str = Settings().columns) -> tuple[pd.DataFrame, int]:
     """Read a table of films.
 
     Parameters
     ----------
-    content
+    data
         What the file holds.
     name
         What to call it in errors.
@@ -198,7 +200,7 @@ def read_movies(content: bytes, name: str, labelled: bool, columns: str = COLUMN
         It can't be read, lacks a column or has it twice, or holds no films; or, if not labelled, two films have one id.
     """
     try:
-        text = decode(content)
+        text = decode(data)
         names = [clean_name(column) for column in columns.split() or ["synopsis"]]
         is_lines = "__label__" in re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
         films = read_lines(text) if is_lines else read_table(text, names, labelled)
@@ -234,8 +236,8 @@ def write_file(path: Path, content: bytes) -> None:
     OSError
         The file can't be written. What was there before is still there, whole.
     """
-    target = os.path.realpath(path)
-    unfinished = Path(f"{target}.{os.getpid()}.tmp")
+    # Not the number of the process: in containers, each may have the number 1
+    unfinished = Path(f"{os.path.realpath(path)}.{os.urandom(4).hex()}.tmp")
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
@@ -243,7 +245,7 @@ def write_file(path: Path, content: bytes) -> None:
         unfinished.write_bytes(content)
         with unfinished.open() as file:
             os.fsync(file)  # else a power cut could leave an empty file in the old one's place
-        unfinished.replace(target)
+        unfinished.replace(os.path.realpath(path))
     except OSError as error:
         if os.path.exists(unfinished):
             unfinished.unlink()

@@ -24,12 +24,12 @@ from fastapi_offline import FastAPIOffline
 from filelock import FileLock, Timeout
 
 from challenge.model import RANKS, Classifier, hold_out, score
-from challenge.movies import read_movies
+from challenge.movies import LIMIT, read_movies
 from challenge.settings import ChallengeError, NoModelError, Settings
 
-MODEL = Path(os.environ.get("CHALLENGE_MODEL") or "model.pt")
+MODEL = Path(os.environ.get("CHALLENGE_MODEL") or "model.pt").expanduser()
 TOKEN = os.environ.get("CHALLENGE_TOKEN", "").strip()
-HOSTS = (os.environ.get("CHALLENGE_HOSTS") or "localhost 127.0.0.1 0.0.0.0 ::1").split()
+HOSTS = (os.environ.get("CHALLENGE_HOSTS") or "localhost 127.0.0.1 0.0.0.0 ::1").lower().split()
 LOCK = FileLock(f"{MODEL}.lock", timeout=0.1)  # seconds; `health` holds it for less
 
 # What the form holds, for the service's description
@@ -52,7 +52,7 @@ async def guard(request: Request, response: Response) -> None:
     response.headers["X-Frame-Options"] = "DENY"
     origin = request.headers.get("origin", "")
     if origin and (request.url.hostname not in HOSTS or not origin.endswith(f"//{request.url.netloc}")):
-        raise HTTPException(403, f"a page of {origin} may not use this service; CHALLENGE_HOSTS says which may")
+        raise HTTPException(403, f"a page of {origin} may not use {request.url.netloc}; CHALLENGE_HOSTS says which may")
 
 
 def authorize(bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]) -> None:
@@ -64,7 +64,7 @@ def authorize(bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTT
 app = FastAPIOffline(
     title="challenge",
     dependencies=[Depends(guard)],
-    max_body_size=2**30,  # bytes
+    max_body_size=LIMIT,
     form_limits={"max_files": 1},
     exception_handlers=dict.fromkeys((ChallengeError, OSError), answer_error),
     responses={status: {"description": "Refused; `detail` says why"} for status in (400, 401, 403, 409, 413, 422, 507)},
@@ -72,14 +72,15 @@ app = FastAPIOffline(
 
 
 @lru_cache(maxsize=1)
-def load(modified: int) -> Classifier:
-    """Return the model as of this time of modification, read once."""
+def load(changed: int) -> Classifier:
+    """Return the model as of this time of change, read once."""
     return Classifier.load(MODEL)
 
 
 def current() -> Classifier:
     """Return the model that was saved last."""
-    return load(MODEL.stat().st_mtime_ns if MODEL.exists() else 0)
+    # The time of change, unlike that of modification, can't be set by a program that copies or moves a file here
+    return load(MODEL.stat().st_ctime_ns if MODEL.exists() else 0)
 
 
 @app.post("/genres/train", openapi_extra=TABLE, dependencies=[Depends(authorize)] if TOKEN else [])
@@ -157,8 +158,9 @@ async def predict(file: UploadFile, explain: bool = False) -> Response:
         return responses.JSONResponse(films)
 
     # A thread costs more than a few films; what is longer, or packed, must not keep other requests waiting
-    small = len(content) < 4096 and not content.startswith(b"\x1f\x8b")
-    return answer() if small else await concurrency.run_in_threadpool(answer)
+    if len(content) < 4096 and not content.startswith(b"\x1f\x8b"):
+        return answer()
+    return await concurrency.run_in_threadpool(answer)
 
 
 @app.head("/health", include_in_schema=False)
