@@ -1,7 +1,8 @@
-#!/usr/bin/env bash
+#!/usr/bin/env -S bash -p
 # Make the virtual environment .env from the pip list of environment.yml. Running it again brings .env up to date.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+set -euo pipefail +o noclobber
+unset CDPATH POSIXLY_CORRECT PYTHONHOME PYTHONPATH PIP_PREFIX PIP_TARGET PIP_USER # as in run.sh; all goes into .env
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 python=
 for candidate in python3.11 python3 python; do

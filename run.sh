@@ -1,4 +1,4 @@
-#!/usr/bin/env bash
+#!/usr/bin/env -S bash -p
 # The whole job: serve, train, predict, score.
 #
 #   ./run.sh                         on the embedded sample
@@ -7,9 +7,16 @@
 #   ./run.sh test [ARGUMENT…]        the tests; arguments go to pytest
 #   ./run.sh bench [FOLDER]          a table beside fastText and TF-IDF, on the files of a folder
 #
-# PORT (9876) and CHALLENGE_MODEL (model.pt) can be set, and for bench BENCH_COLUMNS (synopsis year). The rankings are
-# written to submission.json.
-set -euo pipefail
+# PORT (9876), CHALLENGE_MODEL (model.pt) and CHALLENGE_TOKEN can be set, and for bench BENCH_COLUMNS (synopsis year). The
+# rankings are written to submission.json.
+set -euo pipefail +o noclobber
+
+# Nothing else that is set in somebody's shell may change the work. bash -p takes no functions, options or start-up file
+# from there, and curl -q, its first option, no .curlrc.
+export LC_ALL=C.UTF-8 # numbers with a decimal point, text in UTF-8
+unset CDPATH GREP_OPTIONS POSIXLY_CORRECT           # change what cd, grep and others do
+unset FORCE_COLOR MYPY_FORCE_COLOR PYTHONSAFEPATH   # hide errors in colours, and the package from Python
+unset WEB_CONCURRENCY "${!UVICORN_@}"               # options of the server
 
 fail() {
   echo "run.sh: $1" >&2
@@ -29,9 +36,11 @@ stop_server() {
 }
 
 post() { # post ROUTE CSV ANSWER
-  local status
-  status=$(curl -sS -o "$3" -w '%{http_code}' --form "file=@\"$2\";type=text/csv" "$url/genres/$1") ||
-    fail "the server did not answer to $1"
+  local name=${2//\\/\\\\} status # between quotation marks, curl wants a backslash before \ and "
+  curl -q -sS --noproxy '*' --header "@$work/token" -o "$3" -w '%{http_code}' \
+    --form "file=@\"${name//\"/\\\"}\";type=text/csv" "$url/genres/$1" >"$work/status" 2>"$work/reason" &
+  wait $! || fail "the server did not answer to $1: $(cat "$work/reason")" # only a wait is ended by kill at once
+  status=$(cat "$work/status")
   [[ $status == 200 ]] || fail "$1: the server answered $status: $(cat "$3")"
 }
 
@@ -48,7 +57,7 @@ print(answer[sys.argv[2]] if sys.argv[2:] else answer)' "$@"
 }
 
 # Set-up, where .env is missing, unfinished, or of another list
-home=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 [[ ${1:-} =~ ^(test|bench)$ || $# == 0 || $# == 2 ]] ||
   fail "usage: ./run.sh [TRAIN.csv TEST.csv | test [ARGUMENT…] | bench [FOLDER]]" 2
 train=$home/challenge/sample/train.csv test=$home/challenge/sample/test.csv
@@ -60,7 +69,7 @@ if [[ ! ${1:-} =~ ^(test|bench)$ && $# == 2 ]]; then
 fi
 if [[ ${1:-} == bench && $# == 2 ]]; then
   [[ -d $2 ]] || fail "$2: no such folder" 2
-  BENCH_FOLDER=$(realpath "$2")
+  BENCH_FOLDER=$(realpath -- "$2")
   export BENCH_FOLDER
 fi
 cd "$home"
@@ -72,12 +81,14 @@ if [[ ${1:-} == test ]]; then
     echo "run.sh: no Chromium is installed, so the page is NOT tested (chapter 6)" >&2
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v postgres >/dev/null ||
     echo "run.sh: no PostgreSQL is installed, so sweeps that share one are NOT tested (chapter 8)" >&2
+  unset ENDPOINT CHALLENGE_MODEL CHALLENGE_TOKEN CHALLENGE_HOSTS # the tests set them where they need them
+  export no_proxy='*' NO_PROXY='*'                               # and ask this machine alone
   export OMP_WAIT_POLICY=passive # two at once share the cores; threads that wait must not spin
   exec python -m pytest --numprocesses 2 --dist loadfile "$@"
 elif [[ ${1:-} == bench ]]; then
   peers=${TMPDIR:-/tmp}/challenge-peers # outside the project, which needs none of it
   [[ -x $peers/bin/python ]] || python -m venv "$peers"
-  "$peers/bin/pip" install --quiet --disable-pip-version-check scikit-learn fasttext-numpy2-wheel
+  "$peers/bin/python" -m pip install --quiet --disable-pip-version-check scikit-learn fasttext-numpy2-wheel
   BENCH_PEERS=$peers/bin/python exec python -m pytest -qs challenge/chapters/10-benchmark.md
 fi
 
@@ -88,15 +99,17 @@ who() { # who KEY QUESTION
   read -rp "Your $2: " answer && echo "$answer"
 }
 server='' work=$(mktemp -d)
-trap 'stop_server; rm -rf "$work"' EXIT
+new=submission.json.$$ # not in $work: mv is all or nothing only within a file system
+trap 'stop_server; rm -rf "$work" "$new"' EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 if [[ -n ${ENDPOINT:-} ]]; then
   username=$(who user.name name)
   email=$(who user.email e-mail)
   for part in train test; do
-    curl -fsSL -o "$work/address" "${ENDPOINT}${part}_url/2" || fail "no address of $part.csv from $ENDPOINT"
-    curl -fsSL -o "$work/$part.csv" "$(from_json "$work/address")" || fail "no $part.csv from $(cat "$work/address")"
+    curl -q -fsSL -o "$work/address" "${ENDPOINT}${part}_url/2" || fail "no address of $part.csv from $ENDPOINT"
+    curl -q -fsSL -o "$work/$part.csv" "$(from_json "$work/address")" || fail "no $part.csv from $(cat "$work/address")"
   done
   train=$work/train.csv test=$work/test.csv
 fi
@@ -109,15 +122,21 @@ port=${PORT:-9876} url=http://127.0.0.1:${PORT:-9876}
 (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && fail "port $port is in use; choose another, as in PORT=9877 ./run.sh"
 uvicorn challenge:app --host 127.0.0.1 --port "$port" --log-level warning >"$work/server.log" 2>&1 &
 server=$!
-until curl -fs -o "$work/ready" "$url/openapi.json"; do
+SECONDS=0 # bash counts them
+until curl -q -fs --noproxy '*' --max-time 5 -o "$work/ready" "$url/openapi.json"; do
   kill -0 "$server" 2>/dev/null || fail "the server did not start: $(tail -n 1 "$work/server.log")"
+  ((SECONDS < 60)) || fail "the server did not answer within 60 seconds; its log ends with: $(tail "$work/server.log")"
   sleep 0.2
 done
 
 # 4. Train  5. Predict  6. Stop the server
+token=''
+[[ ${CHALLENGE_TOKEN:-} =~ [^[:space:]](.*[^[:space:]])? ]] && token="Authorization: Bearer ${BASH_REMATCH[0]}"
+echo "$token" >"$work/token" # curl reads it there: a list of the processes shows all that curl is called with
 post train "$train" "$work/trained.json"
 post predict "$test" "$work/submission.json"
-mv "$work/submission.json" submission.json
+cp "$work/submission.json" "$new"
+mv -fT "$new" submission.json
 stop_server
 
 # 7. Code quality: a name, a number of errors (of lines for sloc) and a score a line
@@ -169,7 +188,7 @@ echo "$edge"
   cat submission.json
   printf '}'
 } >"$work/results.json"
-status=$(curl -sS -o "$work/answer" -w '%{http_code}' --header 'Content-Type: application/json' \
+status=$(curl -q -sS -o "$work/answer" -w '%{http_code}' --header 'Content-Type: application/json' \
   --data-binary "@$work/results.json" "${ENDPOINT}eval/2") || fail "no answer from $ENDPOINT"
 [[ $status == 200 ]] || fail "$ENDPOINT refused the results: $(from_json "$work/answer" detail 2>/dev/null || cat "$work/answer")"
 from_json "$work/answer" text
