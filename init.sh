@@ -22,5 +22,6 @@ if ! .env/bin/python -m pip --version >/dev/null 2>&1; then # none yet, or a bro
 fi
 sed -n 's/^      - //p' environment.yml >.env/requirements.txt
 .env/bin/python -m pip install --quiet --disable-pip-version-check --requirement .env/requirements.txt
+pwd >"$(.env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/challenge.pth" # found from any folder
 cp environment.yml .env/environment.yml # says that .env is whole, and of which list
 echo "init.sh: .env is ready; enter it with: source .env/bin/activate"
