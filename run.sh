@@ -167,7 +167,7 @@ elif ! grep -q genres "$work/reason"; then
 fi
 percent() { awk -v share="$1" 'BEGIN { if (share == "unknown") print share; else printf "%.1f %%", 100 * share }'; }
 row() { printf '| %-12s %10s  %-21s |\n' "$@"; }
-edge='+-----------------------------------------------+'
+edge='+------------------------------------------------+'
 echo
 echo "$edge"
 while read -r name errors score; do

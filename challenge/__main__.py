@@ -78,7 +78,7 @@ def evaluate(table: str, submission: Path) -> None:
         # A gap among the ranks stays one: what stands for it is no genre
         ranked = [[normalize("NFC", rankings[film].get(k, f"gap {k}")) for k in range(RANKS)] for film in movies.index]
     except (KeyError, ValueError) as error:
-        raise ChallengeError(f"{submission}: does not rank each film of {table}: {error}") from error
+        raise ChallengeError(f"{submission}: does not rank each film of {table}: {str(error)[:300]}") from error
     scores, genres = score(movies["genres"], ranked)
     print(f"{genres.round(3).to_string()}\nleft out {left_out}")
     print("\n".join(f"{name} {value:.4f}" for name, value in scores.items()))
@@ -145,12 +145,14 @@ def sweep(
                 study.enqueue_trial(Settings().model_dump())
                 study.optimize(objective, 1)
         cap, n = optuna.study.MaxTrialsCallback(trials, states=None), max(0, trials - len(study.trials))
-        with suppress(KeyboardInterrupt):  # the trials that run in threads come to their end first
+        # n is what is left to do; cap stops the search when other commands have done it
+        # Ctrl-C: trials of several workers come to their end first, a single one is broken off
+        with suppress(KeyboardInterrupt):
             study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
         write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
     except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
         # Optuna hides a full disk, among others, behind an error of its own
-        raise ChallengeError(f"--storage: the sweep ended: {error.__context__ or error}".splitlines()[0]) from error
+        raise ChallengeError(f"the sweep ended: {error.__context__ or error}".splitlines()[0]) from error
     # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
     print(pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")]).to_string(index=False))

@@ -152,8 +152,8 @@ class Classifier(nn.Module):
         prior = (targets.sum(axis=0) + 1) / (n_texts + 2)
         self.bias.copy_(torch.from_numpy(prior).logit())
         self.embedding.weight.copy_(naive_bayes_log_odds(bags, targets, prior, self.settings.smoothing))
-        # An epoch has about 32 batches or more
-        n_batches = -(-n_texts // min(self.settings.batch_size, n_texts // 32 + 1))
+        # About 32 batches or more, where there are a few hundred texts
+        n_batches = int(np.ceil(n_texts / min(self.settings.batch_size, n_texts // 32 + 1)))
         # The squares start at more than nothing, so that faint gradients make short steps
         squares = torch.full_like(self.embedding.weight, 0.1)
         generator = np.random.default_rng(self.settings.seed)

@@ -93,8 +93,9 @@ def find_column(header: list[str], names: list[str]) -> int:
 
 
 def clean_genres(names: list[str]) -> list[str]:
-    """Return the names in Unicode's form NFC, without those that have no letter and no digit."""
-    return [normalize("NFC", name.strip()) for name in names if any(map(str.isalnum, name))]
+    """Return the names in Unicode's form NFC, without those that have no letter and no digit, or stand for no genre."""
+    clean = [normalize("NFC", name.strip()) for name in names]
+    return [name for name in clean if any(map(str.isalnum, name)) and name.lower() not in NO_GENRES]
 
 
 def read_list(text: str) -> list[str]:
@@ -105,7 +106,8 @@ def read_list(text: str) -> list[str]:
     >>> read_list('[{"id": 18, "name": "Drama"}]'), read_list("['Drama', 'War']")
     (['Drama'], ['Drama', 'War'])
     """
-    items = yaml.load(text, yaml.CBaseLoader)  # which reads JSON, and Python's lists, as text
+    # It reads JSON and Python's lists as text, but not every escape in them
+    items = yaml.load(text, yaml.CBaseLoader)
     return [item["name"] if isinstance(item, dict) else item for item in items]
 
 
@@ -129,8 +131,7 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
         if cell in genres or cell.lower() in NO_GENRES:
             continue
         try:
-            names = read_list(cell) if cell.startswith("[") else re.split(f"[{separators}]", cell)
-            genres[cell] = [name for name in clean_genres(names) if name.lower() not in NO_GENRES]
+            genres[cell] = clean_genres(read_list(cell) if cell.startswith("[") else re.split(f"[{separators}]", cell))
         except Exception as error:  # whatever a torn list leads to
             raise ValueError(f"line {line}: {cell[:80]!r} is not a whole list of genres") from error
     return [genres.get(cell, []) for cell in cells.values()]

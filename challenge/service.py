@@ -87,9 +87,10 @@ def current() -> Classifier:
 def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str, Any]:
     """Train on a CSV file with columns synopsis and genres, and save the model.
 
-    Genres are separated by spaces, by | or by commas, whichever most films have, or are lists of JSON; films without
-    any are left out. `columns` names what is read as a film's text, where that is not `synopsis` and `year`. The
-    columns may also be separated by semicolons or tabs, and the file may be compressed by gzip. For example:
+    Genres are separated by spaces, commas, semicolons or |, whichever most films have, or are lists of JSON; films
+    without any are left out. `columns` names what is read as a film's text, where that is not `synopsis` and `year`.
+    The columns may also be separated by semicolons, tabs or |, and the file may be compressed by gzip, or be in the
+    format of fastText. For example:
 
         movie_id,year,synopsis,genres
         17,1959,"A heist goes wrong, and a cellist pays.",Crime Drama
@@ -166,7 +167,7 @@ async def predict(file: UploadFile, explain: bool = False) -> Response:
 @app.head("/health", include_in_schema=False)
 @app.get("/health")
 def health() -> dict[str, Any]:
-    """Tell which model is served: when it was saved (seconds since 1970), its genres, the settings of its training.
+    """Tell which model is served: the time of its file (seconds since 1970), its genres, the settings of its training.
 
     And since when a training runs, in the same seconds; null, if none does.
     """

@@ -41,7 +41,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     epochs
         Passes over the training texts; 0 keeps the naive Bayes start.
     batch_size
-        Largest number of texts in a step; few texts make smaller batches, so that an epoch has about 32 steps or more.
+        Largest number of texts in a step; few texts make smaller batches, so that an epoch of a few hundred
+        texts or more has about 32 steps.
     learning_rate
         Step size of Adagrad at the first step; it falls linearly to zero.
     seed
@@ -54,12 +55,12 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     columns: str = Field("synopsis year", pattern=r"\w")
     ngrams: int = Field(3, ge=2, le=20)
     pair_weight: float = Field(0.5, ge=0, le=10)
-    min_count: int = Field(2, ge=1)
-    max_features: int = Field(115_000, ge=1)
+    min_count: int = Field(2, ge=1, lt=2**31)
+    max_features: int = Field(115_000, ge=1, lt=2**31)
     idf: float = Field(0.5, ge=0, le=4)
-    smoothing: float = Field(2.0, gt=0, le=1e6)
+    smoothing: float = Field(2.0, ge=1e-6, le=1e6)
     epochs: int = Field(2, ge=0, le=1000)
-    batch_size: int = Field(2048, ge=1)
+    batch_size: int = Field(2048, ge=1, lt=2**31)
     learning_rate: float = Field(0.3, gt=0, le=1e3)
     seed: int = Field(0, ge=0, lt=2**63)
     held_out: bool = Field(False, exclude=True)
