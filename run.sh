@@ -83,7 +83,6 @@ if [[ ${1:-} == test ]]; then
     echo "run.sh: no PostgreSQL is installed, so sweeps that share one are NOT tested (chapter 8)" >&2
   unset ENDPOINT CHALLENGE_MODEL CHALLENGE_TOKEN CHALLENGE_HOSTS # the tests set them where they need them
   export no_proxy='*' NO_PROXY='*'                               # and ask this machine alone
-  export OMP_WAIT_POLICY=passive # two at once share the cores; threads that wait must not spin
   exec python -m pytest --numprocesses 2 --dist loadfile "$@"
 elif [[ ${1:-} == bench ]]; then
   peers=${TMPDIR:-/tmp}/challenge-peers # outside the project, which needs none of it

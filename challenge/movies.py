@@ -26,6 +26,7 @@ LIMIT = 2**30  # bytes of an upload, and of what a packed file holds: a small on
 csv.field_size_limit(2**31 - 1)  # characters of a cell
 
 SEPARATORS = "|;, "  # of genres; those that are seldom part of a name come first
+LABEL = re.compile(r"(?<!\S)__label__(\S+)")  # of a text in fastText's files
 # What programs write where there are no genres
 NO_GENRES = {"(no genres listed)", "nan", "nat", "<na>", "na", "n/a", "#n/a", "none", "null", r"\n"}
 
@@ -168,9 +169,8 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
 def read_lines(text: str) -> pd.DataFrame:
     """Read fastText's format: a line is a text with labels anywhere in it; its number is its `movie_id`."""
     lines = [*StringIO(text.lstrip(), newline=None)]
-    labels = [" ".join(re.findall(r"(?<!\S)__label__(\S+)", line)) for line in lines]
-    genres = [clean_genres(re.split(f"[{SEPARATORS}]", names)) for names in labels]
-    texts = [re.sub(r"(?<!\S)__label__\S+", "", line).strip() for line in lines]
+    genres = [clean_genres(re.split(f"[{SEPARATORS}]", " ".join(LABEL.findall(line)))) for line in lines]
+    texts = [LABEL.sub("", line).strip() for line in lines]
     return pd.DataFrame({"synopsis": texts, "genres": genres}, map(str, range(1, len(lines) + 1)), dtype=object)
 
 

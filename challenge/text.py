@@ -154,7 +154,7 @@ def hash_units(units: Units, vocabulary: Tokenizer, settings: Settings) -> csr_a
     ngram_weights = np.sqrt(2 / np.bincount(owners))[owners]
     weights = np.concatenate([np.ones(len(words)), np.full(len(pairs), settings.pair_weight), ngram_weights])
     buckets = np.concatenate([words, pairs, ngrams]) % BUCKETS
-    rows = np.concatenate([np.arange(len(words) + len(pairs)), owners], dtype=np.int32)
+    rows = np.concatenate([np.arange(units.counts.shape[1]), owners], dtype=np.int32)
     return csr_array((weights, (rows, buckets.astype(np.int32))), (units.counts.shape[1], BUCKETS), np.float32)
 
 
