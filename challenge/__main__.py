@@ -5,7 +5,7 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 from unicodedata import normalize
 
 import optuna
@@ -13,37 +13,33 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 from jsonargparse import ArgumentError, ArgumentParser, auto_cli
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
-from challenge.model import RANKS, Classifier, hold_out, score
+from challenge.model import Classifier, hold_out, rank_file, score, train_file
 from challenge.movies import read_movies, refuse_overwriting, write_file
-from challenge.settings import ChallengeError, Settings
+from challenge.settings import RANKS, Answer, ChallengeError, Settings
 
 
 def train(films: str, model: Path = Path("model.pt"), **options: Any) -> None:
-    """Learn the genres of films from their synopses; films without genres are left out.
+    """Learn the genres of films from their synopses, and print how many films and which genres these were, as JSON.
 
     Parameters
     ----------
     films
-        CSV file with the columns synopsis and genres; .csv.gz works too.
+        CSV file with the columns synopsis and genres; .csv.gz works too. Films without genres are left out.
     model
         Where to save what was learnt.
     **options
         The settings.
     """
-    settings = Settings(**options)
     refuse_overwriting(model, Path(films))
-    movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True, columns=settings.columns)
-    classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
-    classifier.save(model)
-    print(f"{model}: {len(movies)} films; left out {left_out}; genres: {', '.join(classifier.labels)}", file=sys.stderr)
-    if settings.held_out and movies["synopsis"].nunique() > 1:
-        print("\n".join(f"{name} {value:.4f}" for name, value in hold_out(movies, 0, 10, settings).items()))
+    # jsonargparse reads this source: it takes the options from where they are handed on, as it does in `predict`
+    summary = train_file(Path(films).read_bytes(), films, Settings(**options), model)
+    print(json.dumps(summary, ensure_ascii=False))
 
 
-def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("submission.json")) -> None:
-    """Rank the five most probable genres of films.
+def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("submission.json"), **options: Any) -> None:
+    """Rank the most probable genres of films.
 
     Parameters
     ----------
@@ -53,12 +49,12 @@ def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("sub
         What `train` saved.
     output
         Where to write the rankings, as JSON.
+    **options
+        What to tell of each film; `evaluate` reads rankings without probabilities and explanations.
     """
     refuse_overwriting(output, Path(table), model)
-    classifier = Classifier.load(model)
-    movies, _ = read_movies(Path(table).read_bytes(), table, labelled=False, columns=classifier.settings.columns)
-    rankings = classifier.rank(movies["synopsis"], RANKS)
-    write_file(output, json.dumps({film: dict(enumerate(top)) for film, top in zip(movies.index, rankings)}).encode())
+    answer = rank_file(Path(table).read_bytes(), table, Classifier.load(model), Answer(**options))
+    write_file(output, json.dumps(answer).encode())
 
 
 def evaluate(table: str, submission: Path) -> None:
@@ -89,7 +85,7 @@ def sweep(
     trials: PositiveInt = 50,
     minutes: PositiveFloat = 10.0,
     workers: PositiveInt = 2,
-    folds: PositiveInt = 5,
+    folds: Annotated[int, Field(ge=2)] = 5,
     storage: str = "sqlite:///sweep.db?timeout=60",
     columns: str = Settings().columns,
 ) -> None:
@@ -110,7 +106,7 @@ def sweep(
     workers
         Threads that run trials.
     folds
-        Number of folds.
+        Number of folds; where there are fewer different texts, as many as these.
     storage
         URL of the database where the trials are kept, such as postgresql+psycopg://…; commands with the same one share
         the work.
@@ -118,6 +114,7 @@ def sweep(
         Names of the columns that make a film's text, as for `train`.
     """
     movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True, columns=columns)
+    folds = min(folds, movies["synopsis"].nunique())
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     # All that the scores depend on, the order of the films included
     name = f"{folds} folds of {pd.util.hash_pandas_object(movies.reset_index().astype(str)).sum():x}; {Settings()}"
@@ -133,8 +130,7 @@ def sweep(
             epochs=trial.suggest_int("epochs", 1, 4),
             learning_rate=trial.suggest_float("learning_rate", 0.02, 2, log=True),
         )
-        # The last fold comes first: it is the one without a film, where there are too few
-        scores = pd.Series([hold_out(movies, number, folds, settings)["MAP@5"] for number in reversed(range(folds))])
+        scores = pd.Series([hold_out(movies, number, folds, settings)["MAP@5"] for number in range(folds)])
         trial.set_user_attr("deviation", scores.std(ddof=0))
         return float(scores.mean())
 

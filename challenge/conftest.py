@@ -1,5 +1,6 @@
 """Every Python block of a chapter is a test; the blocks of one chapter share their names."""
 
-import sybil.parsers.markdown
+from sybil import Sybil
+from sybil.parsers import markdown, rest
 
-pytest_collect_file = sybil.Sybil([sybil.parsers.markdown.PythonCodeBlockParser()], pattern="chapters/*.md").pytest()
+pytest_collect_file = Sybil([markdown.PythonCodeBlockParser(), rest.DocTestParser()], pattern="chapters/*.md").pytest()

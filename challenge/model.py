@@ -6,7 +6,8 @@ The embedding starts at the naive Bayes log-odds of features and labels, shrunk 
 epoch or two of Adagrad on the one-vs-all logistic loss then weigh the features against each other. The idea is that of
 Wang and Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a linear classifier by such log-odds.
 
-`score` compares rankings with the true genres; `hold_out` learns from a part of the films, and scores the rest.
+`score` compares rankings with the true genres; `hold_out` learns from a part of the films, and scores the rest. The
+commands and the service learn from files by `train_file`, and rank files by `rank_file`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +21,12 @@ from scipy.sparse import csr_array, hstack
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from challenge.movies import write_file
-from challenge.settings import ChallengeError, NoModelError, Settings
+from challenge.movies import read_movies, write_file
+from challenge.settings import RANKS, Answer, ChallengeError, NoModelError, Settings
 from challenge.text import BUCKETS, Units, choose_rows, count_units, hash_units, learn_vocabulary, number_words, scale
 
-FORMAT = "challenge model, format 6"  # the only key of a model file; content that older code can't read needs another
+KEY = "challenge model, format 6"  # of all that a model file holds; content that older code can't read needs another
 torch.set_num_threads(1)  # a second one gains nothing in such short steps, and both wait where the cores are busy
-RANKS = 5  # that the challenge asks for and judges
 
 
 def pool(bags: csr_array, table: nn.EmbeddingBag) -> Tensor:
@@ -179,10 +179,14 @@ class Classifier(nn.Module):
         units, features = self.read(texts)
         return pool(units.counts @ features, self.embedding) + self.bias
 
-    def rank(self, texts: Iterable[str], k: int) -> list[list[str]]:
-        """Return the `k` most probable labels of each text, best first; ties in the order of the alphabet."""
-        order = self(texts).argsort(stable=True, descending=True)
-        return [[self.labels[column] for column in columns] for columns in order[:, :k].tolist()]
+    def rank(self, texts: Iterable[str], k: int) -> list[dict[str, float]]:
+        """Return the `k` most probable labels of each text, with their probabilities.
+
+        The best label comes first; where two have the same logit, they are in the order of the alphabet.
+        """
+        logits, order = self(texts).sort(stable=True, descending=True)
+        tops = zip(order[:, :k].tolist(), logits[:, :k].sigmoid().tolist())
+        return [dict(zip([self.labels[column] for column in columns], values)) for columns, values in tops]
 
     def explain(self, texts: Iterable[str], k: int) -> Iterator[dict[str, dict[str, float]]]:
         """Yield the terms of the logits of the `k` most probable labels of each text, best first.
@@ -203,7 +207,7 @@ class Classifier(nn.Module):
             values = logits[counts.indices[start:end]] * counts.data[start:end, None]
             yield {self.labels[column]: dict(zip(terms, values[:, column].tolist())) for column in best}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the classifier to a file, whole or not at all; through a link, to the file that it points at.
 
         Raises
@@ -211,30 +215,25 @@ class Classifier(nn.Module):
         OSError
             The file can't be written. What was there before is still there, whole.
         """
-        # A pipe or a device could be written to, but nothing could load that
-        if path.exists() and not path.is_file():
-            raise OSError(f"{path}: not saved: it is a folder or a device")
         file = BytesIO()
-        torch.save(
-            {FORMAT: (self.settings.model_dump(), self.labels, self.vocabulary.to_str(), self.state_dict())}, file
-        )
-        write_file(path, file.getvalue())
+        torch.save({KEY: (self.settings.model_dump(), self.labels, self.vocabulary.to_str(), self.state_dict())}, file)
+        write_file(Path(path), file.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> "Classifier":
+    def load(cls, path: Path | str) -> "Classifier":
         """Read a classifier from a file; nothing that the file may hold is run.
 
         Raises
         ------
         NoModelError
-            There is no such file, or it is not a whole one of this format.
+            There is no such file, it can't be read, or it is not a whole one of this format.
         """
         try:
-            settings, labels, vocabulary, state = torch.load(path, "cpu", weights_only=True)[FORMAT]
+            settings, labels, vocabulary, state = torch.load(path, "cpu", weights_only=True)[KEY]
             classifier = cls(Settings(**settings), labels, vocabulary, state["buckets"].numpy(), state["idf"].numpy())
             classifier.load_state_dict(state)
         except Exception as error:  # whatever a file that is not a model leads to
-            raise NoModelError(f"{path.name} is missing or not a valid model; train one first") from error
+            raise NoModelError(f"{Path(path).name} is missing, unreadable or no model; train one first") from error
         return classifier
 
 
@@ -279,8 +278,8 @@ def hold_out(films: pd.DataFrame, number: int, folds: int, settings: Settings) -
     films
         What `movies.read_movies` returns for films with genres.
     number, folds
-        Which fold is tested, counted from 0; and how many there are. Fold 0 of 10 has the first text, the eleventh, and
-        so on; films with the same text are in the same fold.
+        Which fold is tested, counted from 0; and how many there are: 2 or more, and not more than there are different
+        texts. Fold 0 of 10 has the first text, the eleventh, and so on; films with the same text are in the same fold.
     settings
         How the classifier learns.
 
@@ -288,14 +287,69 @@ def hold_out(films: pd.DataFrame, number: int, folds: int, settings: Settings) -
     -------
     dict
         What `score` returns first: P@1, R@5 and MAP@5.
+    """
+    test = pd.factorize(films["synopsis"])[0] % folds == number
+    classifier = Classifier.learn(films["synopsis"][~test], films["genres"][~test], settings)
+    return score(films["genres"][test], classifier.rank(films["synopsis"][test], RANKS))[0]
+
+
+def train_file(content: bytes, name: str, settings: Settings, path: Path) -> dict[str, object]:
+    """Learn the genres of films from a table, and save the classifier.
+
+    Parameters
+    ----------
+    content, name
+        What the table's file holds, and what to call it in errors.
+    settings
+        How to learn; with `held_out`, another classifier is scored on a tenth of the films, if they have several texts.
+    path
+        Where to save.
+
+    Returns
+    -------
+    dict
+        The number of `films`, how many were `left_out` because they have no genres, the `genres`, and the scores.
+
+    Raises
+    ------
+    ChallengeError, OSError
+        The table can't be read, see `movies.read_movies`; or nothing can be saved, see `Classifier.save`.
+    """
+    movies, left_out = read_movies(content, name, True, settings.columns)
+    classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
+    classifier.save(path)
+    scores = hold_out(movies, 0, 10, settings) if settings.held_out and movies["synopsis"].nunique() > 1 else {}
+    return {"films": len(movies), "left_out": left_out, "genres": classifier.labels, **scores}
+
+
+def rank_file(content: bytes, name: str, classifier: Classifier, options: Answer) -> dict[str, object]:
+    """Rank the genres of the films of a table.
+
+    Parameters
+    ----------
+    content, name
+        What the table's file holds, and what to call it in errors.
+    classifier
+        What has learnt from films.
+    options
+        What to tell of each film.
+
+    Returns
+    -------
+    dict
+        For each `movie_id`, in the order of the rows: the best genre under 0, the second under 1, and so on; or, if
+        asked for, each genre with its probability, or with its explanation.
 
     Raises
     ------
     ChallengeError
-        The fold has no film, or all of them.
+        The table can't be read, see `movies.read_movies`, or is too large to explain.
     """
-    test = pd.factorize(films["synopsis"])[0] % folds == number
-    if test.all() or not test.any():
-        raise ChallengeError(f"{folds} folds: there must be 2 or more, and as many different texts")
-    classifier = Classifier.learn(films["synopsis"][~test], films["genres"][~test], settings)
-    return score(films["genres"][test], classifier.rank(films["synopsis"][test], RANKS))[0]
+    texts = read_movies(content, name, False, classifier.settings.columns)[0]["synopsis"]
+    # An explanation takes many times the memory of its text
+    if options.explain and texts.str.len().sum() * min(options.k, len(classifier.labels)) > 5_000_000:
+        raise ChallengeError(f"{name}: too much to explain (characters x genres: at most 5 million); take fewer films")
+    if not (options.explain or options.probabilities):
+        return {film: dict(enumerate(ranking)) for film, ranking in zip(texts.index, classifier.rank(texts, options.k))}
+    describe = classifier.explain if options.explain else classifier.rank
+    return dict(zip(texts.index, describe(texts, options.k)))

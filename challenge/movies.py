@@ -11,7 +11,6 @@ Not handled: spreadsheets in their own formats, other encodings, and genres in s
 import csv
 import os
 import re
-from collections import Counter
 from io import StringIO
 from pathlib import Path
 from unicodedata import normalize
@@ -124,8 +123,8 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
         A list is torn.
     """
     split = [cell for cell in cells.values() if cell[:1] != "[" and cell.lower() not in NO_GENRES]
-    votes = Counter(next((sign for sign in SEPARATORS if sign in cell), None) for cell in split)
-    chosen = max(SEPARATORS, key=lambda sign: votes[sign])
+    votes = [next((sign for sign in SEPARATORS if sign in cell), None) for cell in split]
+    chosen = max(SEPARATORS, key=votes.count)
     separators = SEPARATORS[: SEPARATORS.index(chosen) + 1]
     genres: dict[str, list[str]] = {}  # of each distinct cell
     for line, cell in cells.items():

@@ -23,18 +23,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from filelock import FileLock, Timeout
 
-from challenge.model import RANKS, Classifier, hold_out, score
+from challenge.model import Classifier, rank_file, score, train_file
 from challenge.movies import LIMIT, read_movies
-from challenge.settings import ChallengeError, NoModelError, Settings
+from challenge.settings import RANKS, Answer, ChallengeError, NoModelError, Settings
 
 MODEL = Path(os.environ.get("CHALLENGE_MODEL") or "model.pt").expanduser()
 TOKEN = os.environ.get("CHALLENGE_TOKEN", "").strip()
 HOSTS = (os.environ.get("CHALLENGE_HOSTS") or "localhost 127.0.0.1 0.0.0.0 ::1").lower().split()
 LOCK = FileLock(f"{MODEL}.lock", timeout=0.1)  # seconds; `health` holds it for less
-
-# What the form holds, for the service's description
-FORM = {"encoding": {"file": {"contentType": "text/csv"}}, "example": {"file": "movie_id,synopsis,genres\n1,War.,War"}}
-TABLE = {"requestBody": {"content": {"multipart/form-data": FORM}}}
 
 
 def answer_error(request: Request, error: Exception) -> responses.JSONResponse:
@@ -45,9 +41,10 @@ def answer_error(request: Request, error: Exception) -> responses.JSONResponse:
 
 
 async def guard(request: Request, response: Response) -> None:
-    """Refuse what the pages of other sites send, whatever name they call this machine by; others send no origin.
+    """Refuse what pages of other sites send, or pages that call this machine by another name.
 
-    Nor may other sites show the page in a frame.
+    Browsers send the origin of a page with all but simple reads of that page's own site; other programs send none, and
+    are answered under any name. Nor may other sites show the page in a frame.
     """
     response.headers["X-Frame-Options"] = "DENY"
     origin = request.headers.get("origin", "")
@@ -83,7 +80,7 @@ def current() -> Classifier:
     return load(MODEL.stat().st_ctime_ns if MODEL.exists() else 0)
 
 
-@app.post("/genres/train", openapi_extra=TABLE, dependencies=[Depends(authorize)] if TOKEN else [])
+@app.post("/genres/train", dependencies=[Depends(authorize)] if TOKEN else [])
 def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str, Any]:
     """Train on a CSV file with columns synopsis and genres, and save the model.
 
@@ -96,7 +93,8 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
         17,1959,"A heist goes wrong, and a cellist pays.",Crime Drama
         18,1962,Two rival puppeteers must share one van.,Comedy
 
-    The settings of the training are query parameters. The answer counts the films and names the genres:
+    The settings of the training are query parameters; `python -m challenge train --help` explains them. The answer
+    counts the films and names the genres:
 
         {"films": 2, "left_out": 0, "genres": ["Comedy", "Crime", "Drama"]}
 
@@ -104,16 +102,12 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
     learns from nine tenths of the films, and its P@1, R@5 and MAP@5 are those on the other tenth. Films with the same
     text are on the same side. Of one text nothing can be held out.
     """
-    movies, left_out = read_movies(file.file.read(), file.filename or "file", True, settings.columns)
     with LOCK:
         Path(LOCK.lock_file).touch()
-        classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
-        classifier.save(MODEL)
-        scores = hold_out(movies, 0, 10, settings) if settings.held_out and movies["synopsis"].nunique() > 1 else {}
-    return {"films": len(movies), "left_out": left_out, "genres": classifier.labels, **scores}
+        return train_file(file.file.read(), file.filename or "file", settings, MODEL)
 
 
-@app.post("/genres/evaluate", openapi_extra=TABLE)
+@app.post("/genres/evaluate")
 def evaluate(file: UploadFile) -> dict[str, Any]:
     """Tell how good the model is, on a CSV file with genres and the columns that the model has learnt from.
 
@@ -130,9 +124,9 @@ def evaluate(file: UploadFile) -> dict[str, Any]:
     return {"films": len(movies), "left_out": left_out, **scores, "genres": per_genre.to_dict("index")}
 
 
-@app.post("/genres/predict", openapi_extra=TABLE)
-async def predict(file: UploadFile, explain: bool = False) -> Response:
-    """Rank the five most probable genres of each film of a CSV file with columns movie_id and synopsis.
+@app.post("/genres/predict")
+async def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
+    """Rank the most probable genres of each film of a CSV file with columns movie_id and synopsis.
 
     In place of `synopsis` there may be the columns that the model has learnt from. For example:
 
@@ -143,20 +137,22 @@ async def predict(file: UploadFile, explain: bool = False) -> Response:
 
         {"155": {"0": "Thriller", "1": "Crime", "2": "Drama", "3": "Action", "4": "Mystery"}}
 
+    It has five genres of each film, or `k`. With probabilities=true each comes with its probability, the best first;
+    these need not sum to 1, since a film may have several genres:
+
+        {"155": {"Thriller": 0.62, "Crime": 0.41, "Drama": 0.33, "Action": 0.2, "Mystery": 0.14}}
+
     With explain=true it tells what each word, and each pair of neighbouring words, adds to the logits of these genres,
     the best first; "(start)" stands before the first word. A genre's figures sum to its logit, and
-    1 / (1 + exp(-logit)) is its probability:
+    1 / (1 + exp(-logit)) is its probability. The characters of all texts, times the genres, may be 5 million at most,
+    which are a thousand films of usual length:
 
         {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "a masked": 0.05, "(bias)": -2.03}, "Crime": {}}}
     """
     content = await file.read()
 
     def answer() -> Response:
-        classifier = current()
-        movies, _ = read_movies(content, file.filename or "file", False, classifier.settings.columns)
-        answers = (classifier.explain if explain else classifier.rank)(movies["synopsis"], RANKS)
-        films = {movie: answer if explain else dict(enumerate(answer)) for movie, answer in zip(movies.index, answers)}
-        return responses.JSONResponse(films)
+        return responses.JSONResponse(rank_file(content, file.filename or "file", current(), options))
 
     # A thread costs more than a few films; what is longer, or packed, must not keep other requests waiting
     if len(content) < 4096 and not content.startswith(b"\x1f\x8b"):
@@ -169,9 +165,12 @@ async def predict(file: UploadFile, explain: bool = False) -> Response:
 def health() -> dict[str, Any]:
     """Tell which model is served: the time of its file (seconds since 1970), its genres, the settings of its training.
 
-    And since when a training runs, in the same seconds; null, if none does.
+    Before the first training there are no genres, and the time and the settings are null. And since when a training
+    runs, in the same seconds; null, if none does.
     """
-    state = {"genres": current().labels, "settings": current().settings, "saved": MODEL.stat().st_mtime}
+    state: dict[str, Any] = {"genres": [], "settings": None, "saved": None}
+    with suppress(NoModelError):
+        state = {"genres": current().labels, "settings": current().settings, "saved": MODEL.stat().st_mtime}
     with suppress(OSError), LOCK:
         return {**state, "training_since": None}
     # A training has the lock, or none may take it: then none runs

@@ -1,10 +1,12 @@
 """Every option of the product, declared once, and the errors that people see.
 
-`Settings` serves Python, the command line, the service and the model file alike. Values out of range are refused where
-they enter, by name.
+`Settings` and `Answer` serve Python, the command line and the service alike; a model file keeps its settings. Values
+out of range are refused where they enter, by name.
 """
 
 from pydantic import BaseModel, Field
+
+RANKS = 5  # genres of a film that the challenge asks for and judges
 
 
 class ChallengeError(Exception):
@@ -64,3 +66,21 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     learning_rate: float = Field(0.3, gt=0, le=1e3)
     seed: int = Field(0, ge=0, lt=2**63)
     held_out: bool = Field(False, exclude=True)
+
+
+class Answer(BaseModel, frozen=True, extra="forbid"):
+    """What a prediction tells of each film.
+
+    Attributes
+    ----------
+    k
+        How many of the most probable genres are ranked; all, where there are fewer.
+    probabilities
+        Whether the genres come with their probabilities, instead of with their ranks.
+    explain
+        Whether the genres come with what each word, and each pair of neighbouring words, adds to their logits.
+    """
+
+    k: int = Field(RANKS, ge=1, lt=2**31)
+    probabilities: bool = False
+    explain: bool = False

@@ -75,15 +75,19 @@ const showModel = async () => {
   const trouble = byId("trouble");
   try {
     const { genres, saved } = JSON.parse(await request("health"));
+    byId("untrained").hidden = saved !== null;
+    trouble.textContent = "";
+    if (saved === null) {
+      model.textContent = "";
+      return;
+    }
     const date = new Date(saved * 1000);
     const time = element("time", { dateTime: date.toISOString() }, dateFormat.format(date));
     model.replaceChildren(`The model knows ${count(genres.length, "genre")}. It was saved on `, time, ".");
-    byId("untrained").hidden = true;
-    trouble.textContent = "";
   } catch (error) {
     model.textContent = "";
-    byId("untrained").hidden = error.status !== 409;
-    trouble.textContent = error.status === 409 ? "" : error.message;
+    byId("untrained").hidden = true;
+    trouble.textContent = error.message;
   }
 };
 
