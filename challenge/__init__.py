@@ -7,6 +7,9 @@ Data flows once: a table of films (`movies`), hashed bags (`text`), logits and r
 (`service`) and the commands (`__main__`) stand on these, and all of them on `settings`.
 """
 
-from challenge.service import app
+from importlib import import_module
 
-__all__ = ["app"]
+
+def __getattr__(name: str) -> object:
+    """Return a name of the service, `app` above all; it is imported only then, since the commands do without it."""
+    return getattr(import_module("challenge.service"), name)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 from unicodedata import normalize
 
-import optuna
 import pandas as pd
 import yaml
 from filelock import FileLock
@@ -67,16 +66,16 @@ def evaluate(table: str, submission: Path) -> None:
     submission
         What `predict` wrote.
     """
-    # No text is needed, so the genres stand for it; in a table without ids they are compared as ids, and refused
+    # No text is needed, so the column of the genres stands for it
     movies, left_out = read_movies(Path(table).read_bytes(), table, labelled=True, columns="genres")
     try:
-        rankings = TypeAdapter(dict[str, dict[NonNegativeInt, str]]).validate_json(submission.read_bytes())
-        # A gap among the ranks stays one: what stands for it is no genre
-        ranked = [[normalize("NFC", rankings[film].get(k, f"gap {k}")) for k in range(RANKS)] for film in movies.index]
+        given = TypeAdapter(dict[str, dict[NonNegativeInt, str]]).validate_json(submission.read_bytes())
+        # A gap among the ranks stays one: dashes stand for it, which are no genre
+        ranked = [[normalize("NFC", given[film].get(k, "-" * (k + 1))) for k in range(RANKS)] for film in movies.index]
     except (KeyError, ValueError) as error:
         raise ChallengeError(f"{submission}: does not rank each film of {table}: {str(error)[:300]}") from error
-    scores, genres = score(movies["genres"], ranked)
-    print(f"{genres.round(3).to_string()}\nleft out {left_out}")
+    scores, per_genre = score(movies["genres"], ranked)
+    print(f"{per_genre.round(3).to_string()}\nleft out {left_out}")
     print("\n".join(f"{name} {value:.4f}" for name, value in scores.items()))
 
 
@@ -100,7 +99,7 @@ def sweep(
     films
         CSV file with the columns synopsis and genres; .csv.gz works too.
     trials
-        Number of trials to come to, with those of earlier times and of others.
+        Total number of trials, with those of earlier runs and of other commands.
     minutes
         Time after which no trial begins.
     workers
@@ -113,6 +112,8 @@ def sweep(
     columns
         Names of the columns that make a film's text, as for `train`.
     """
+    import optuna  # here, since no other command needs it
+
     movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True, columns=columns)
     folds = min(folds, movies["synopsis"].nunique())
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)

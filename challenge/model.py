@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import csr_array, hstack
+from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -41,10 +41,10 @@ def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: np.ndarray,
 
         log((inside + s) / (expected inside + s)) - log((outside + s) / (expected outside + s))
 
-    `inside` is the weight of a feature in the texts with a label, `outside` in those without. What is expected inside
-    is the weight in all texts times the label's prior; the rest is expected outside. s makes what is rare say little:
-    it is `smoothing` times the mean weight of a feature in a text that has it. The log-count ratios of Wang and Manning
-    (ACL 2012) compare shares of all features; here a feature is compared with itself.
+    `inside` is the weight of a feature in the texts with a label, `outside` in those without. The expected weight
+    inside is the weight in all texts times the label's prior, the one outside is the rest. s makes what is rare say
+    little: it is `smoothing` times the mean weight of a feature in a text that has it. The log-count ratios of Wang and
+    Manning (ACL 2012) compare shares of all features; here a feature is compared with itself.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: np.ndarray,
     s = smoothing * totals.sum() / max(bags.nnz, 1)
     inside = (bags.T @ targets).toarray(order="C")
     outside = (totals - inside).clip(0)  # rounding may lead below 0
-    expected = totals * prior  # inside; the rest is expected outside
+    expected = totals * prior  # weight inside; the rest is expected outside
     odds = (inside + s) / (expected + s) * (totals - expected + s) / (outside + s)
     return torch.from_numpy(odds).log()
 
@@ -81,7 +81,8 @@ class Classifier(nn.Module):
         For each row of the embedding, the bucket of its feature (int32), and the feature's weight (float32), see
         `text.choose_rows`.
     projection
-        The same as a matrix, which takes buckets to rows: float32 of shape (BUCKETS, n_rows).
+        The same as a matrix: features by bucket, times it, are weighted features by row; float32 of shape
+        (BUCKETS, n_rows).
     embedding, bias
         What it learns, float32 of shapes (n_rows, n_labels) and (n_labels,).
     """
@@ -168,7 +169,7 @@ class Classifier(nn.Module):
                 squares.addcmul_(gradient, gradient)
                 self.embedding.weight.addcdiv_(gradient, squares.sqrt(), value=-rate)
 
-    def read(self, texts: Iterable[str]) -> tuple[Units, csr_array]:
+    def encode(self, texts: Iterable[str]) -> tuple[Units, csr_array]:
         """Return the units of texts, with scaled counts, and the features of units that the embedding has rows for."""
         units = count_units(*number_words(texts))
         features = hash_units(units, self.vocabulary, self.settings) @ self.projection
@@ -176,7 +177,7 @@ class Classifier(nn.Module):
 
     def forward(self, texts: Iterable[str]) -> Tensor:
         """Return the logits of texts, of shape (n_texts, n_labels); their sigmoid is the probability of each label."""
-        units, features = self.read(texts)
+        units, features = self.encode(texts)
         return pool(units.counts @ features, self.embedding) + self.bias
 
     def rank(self, texts: Iterable[str], k: int) -> list[dict[str, float]]:
@@ -195,17 +196,15 @@ class Classifier(nn.Module):
         before the first word), and one for the bias. They sum to the logit, whose sigmoid is the probability. The term
         of what is unknown is 0.
         """
-        units, features = self.read(texts)
+        units, features = self.encode(texts)
         pairs = [f"{units.words[first] or '(start)'} {units.words[second]}" for first, second in units.pairs.tolist()]
-        names = [*units.words, *pairs, "(bias)"]
-        # The bias is one more unit, which each text has once
-        counts = hstack([units.counts, np.ones((units.counts.shape[0], 1), np.float32)], format="csr")
-        logits = torch.cat([pool(features, self.embedding), self.bias[None]]).cpu().numpy()  # of each unit alone
+        names = [*units.words, *pairs]
+        logits = pool(features, self.embedding).cpu().numpy()  # what each unit adds where it counts 1
         order = (pool(units.counts @ features, self.embedding) + self.bias).argsort(stable=True, descending=True)
-        for best, start, end in zip(order[:, :k].tolist(), counts.indptr, counts.indptr[1:]):
-            terms = [names[unit] for unit in counts.indices[start:end]]
-            values = logits[counts.indices[start:end]] * counts.data[start:end, None]
-            yield {self.labels[column]: dict(zip(terms, values[:, column].tolist())) for column in best}
+        for top, start, end in zip(order[:, :k].tolist(), units.counts.indptr, units.counts.indptr[1:]):
+            keys = [names[unit] for unit in units.counts.indices[start:end]]
+            terms = logits[units.counts.indices[start:end]] * units.counts.data[start:end, None]
+            yield {self.labels[j]: dict(zip(keys, terms[:, j].tolist())) | {"(bias)": self.bias[j].item()} for j in top}
 
     def save(self, path: Path | str) -> None:
         """Write the classifier to a file, whole or not at all; through a link, to the file that it points at.
@@ -264,9 +263,9 @@ def score(genres: pd.Series, rankings: Iterable[Iterable[object]]) -> tuple[dict
     tops = [[*dict.fromkeys(ranking), *[""] * RANKS][:RANKS] for ranking in rankings]
     hits = pd.DataFrame([[genre in right for genre in top] for right, top in zip(truth, tops, strict=True)])
     precisions = hits * hits.cumsum(axis=1) / (hits.columns + 1)
-    films = pd.DataFrame({"genre": truth, "map_at_5": precisions.sum(axis=1) / truth.str.len().clip(upper=RANKS)})
-    scores = {"P@1": hits[0].mean(), "R@5": hits.sum().sum() / truth.str.len().sum(), "MAP@5": films["map_at_5"].mean()}
-    per_genre = films.explode("genre").groupby("genre")["map_at_5"].agg(films="size", map_at_5="mean")
+    films = pd.DataFrame({"genre": truth, "ap_at_5": precisions.sum(axis=1) / truth.str.len().clip(upper=RANKS)})
+    scores = {"P@1": hits[0].mean(), "R@5": hits.sum().sum() / truth.str.len().sum(), "MAP@5": films["ap_at_5"].mean()}
+    per_genre = films.explode("genre").groupby("genre")["ap_at_5"].agg(films="size", map_at_5="mean")
     return scores, per_genre.sort_values("films", ascending=False, kind="stable")
 
 
@@ -347,8 +346,10 @@ def rank_file(content: bytes, name: str, classifier: Classifier, options: Answer
     """
     texts = read_movies(content, name, False, classifier.settings.columns)[0]["synopsis"]
     # An explanation takes many times the memory of its text
-    if options.explain and texts.str.len().sum() * min(options.k, len(classifier.labels)) > 5_000_000:
-        raise ChallengeError(f"{name}: too much to explain (characters x genres: at most 5 million); take fewer films")
+    if options.explain and texts.str.len().sum() * len(classifier.labels) > 10_000_000:
+        raise ChallengeError(
+            f"{name}: too much text to explain: its characters x the genres of the model may be 10 million"
+        )
     if not (options.explain or options.probabilities):
         return {film: dict(enumerate(ranking)) for film, ranking in zip(texts.index, classifier.rank(texts, options.k))}
     describe = classifier.explain if options.explain else classifier.rank

@@ -3,7 +3,8 @@
 A table is a CSV file as programs and spreadsheets write it. Commas, semicolons, tabs or | separate its columns, its
 text is UTF-8 or UTF-16, and it may be compressed by gzip. Column names count in any letter case. Cells are text as they
 stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. A quote counts only where a cell begins
-with one. fastText's files are read too. Every error names the file, and where it can the column or the line.
+with one. fastText's files are read too, where the first line has a label. Every error names the file, and where it can
+the column or the line.
 
 Not handled: spreadsheets in their own formats, other encodings, and genres in several columns.
 """
@@ -52,7 +53,8 @@ def decode(content: bytes) -> str:
 
 def clean_name(cell: str) -> str:
     """Return the name of a column in lower case, without what is no letter, digit or _ around it."""
-    return re.sub(r"^\W+|\W+$", "", cell.lower())
+    # The second \W+ begins at the first sign of a run: else each sign of a long run would be tried
+    return re.sub(r"^\W+|(?<!\W)\W+$", "", cell.lower())
 
 
 def read_rows(text: str) -> dict[int, list[str]]:
@@ -61,7 +63,7 @@ def read_rows(text: str) -> dict[int, list[str]]:
     Raises
     ------
     ValueError
-        A row has a quote that is not closed.
+        A row has a quote that is not closed, or one within a cell that begins with a quote.
     """
     text = re.sub(r'(?i)\A"?sep=."?(?=[\r\n])', "", text)  # a spreadsheet's hint at its separator
     delimiter = max(",;\t|", key=re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0].count)
@@ -74,7 +76,7 @@ def read_rows(text: str) -> dict[int, list[str]]:
                 rows[line] = row
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"the row in line {line} has a quote that is not closed: {error}") from error
+        raise ValueError(f"the row in line {line} has a misplaced quote: {error}") from error
     return rows
 
 
@@ -154,7 +156,8 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
     places = dict.fromkeys([first, *(find_column(header, [name]) for name in columns[1:] if name in header)])
     # A training needs no ids: there the text may stand for them
     id_place = find_column(header, ["movie_id", "movieid", "id", *(columns if labelled else [])])
-    # The header is skipped, and so are its repetitions in files that were put together
+    # The header is skipped, and so are its repetitions in files that were put together: rows whose id, or whose text
+    # in a table without ids, is the name of its column
     films = {line: row for line, row in rows.items() if clean_name(row[id_place]) != header[id_place]}
     texts = [" ".join([row[place] for place in places]) for row in films.values()]
     movies = pd.DataFrame({"synopsis": texts}, index=[row[id_place] for row in films.values()], dtype=object)

@@ -2,7 +2,7 @@
 
 It reads the environment variables
 
-    CHALLENGE_MODEL     the model file; default: model.pt
+    CHALLENGE_MODEL     the model file; default: model.pt; its folder is made, where it is missing
     CHALLENGE_HOSTS     the names under which browsers may reach the service, separated by spaces; default: this machine
     CHALLENGE_TOKEN     what a training needs in its header, as in "Authorization: Bearer …"; default: nothing
 
@@ -16,16 +16,16 @@ from contextlib import suppress
 from functools import lru_cache
 from hmac import compare_digest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, AsyncIterator
 
-from fastapi import Depends, HTTPException, Query, Request, Response, UploadFile, concurrency, responses
+from fastapi import Depends, HTTPException, Query, Request, Response, UploadFile, responses
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
 from filelock import FileLock, Timeout
 
 from challenge.model import Classifier, rank_file, score, train_file
 from challenge.movies import LIMIT, read_movies
-from challenge.settings import RANKS, Answer, ChallengeError, NoModelError, Settings
+from challenge.settings import RANKS, Answer, ChallengeError, NoModelError, NoOptions, Settings
 
 MODEL = Path(os.environ.get("CHALLENGE_MODEL") or "model.pt").expanduser()
 TOKEN = os.environ.get("CHALLENGE_TOKEN", "").strip()
@@ -35,9 +35,9 @@ LOCK = FileLock(f"{MODEL}.lock", timeout=0.1)  # seconds; `health` holds it for 
 
 def answer_error(request: Request, error: Exception) -> responses.JSONResponse:
     """Answer an error that people can put right."""
-    busy = "another training is running; try again when it has ended"
+    detail = "another training is running; try again when it has ended" if isinstance(error, Timeout) else str(error)
     status = 409 if isinstance(error, (NoModelError, Timeout)) else 422 if isinstance(error, ChallengeError) else 507
-    return responses.JSONResponse({"detail": busy if isinstance(error, Timeout) else str(error)}, status)
+    return responses.JSONResponse({"detail": detail}, status)
 
 
 async def guard(request: Request, response: Response) -> None:
@@ -48,13 +48,15 @@ async def guard(request: Request, response: Response) -> None:
     """
     response.headers["X-Frame-Options"] = "DENY"
     origin = request.headers.get("origin", "")
-    if origin and (request.url.hostname not in HOSTS or not origin.endswith(f"//{request.url.netloc}")):
-        raise HTTPException(403, f"a page of {origin} may not use {request.url.netloc}; CHALLENGE_HOSTS says which may")
+    # Browsers write an origin in lower case, and without a default port
+    host = request.url.netloc.lower().removesuffix(":443").removesuffix(":80")
+    if origin and (request.url.hostname not in HOSTS or not origin.endswith(f"//{host}")):
+        raise HTTPException(403, f"a page of {origin} may not use {host}; CHALLENGE_HOSTS says which may")
 
 
 def authorize(bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]) -> None:
     """Refuse a request without the token of this service."""
-    if not (bearer and compare_digest(bearer.credentials.encode("latin-1"), TOKEN.encode())):
+    if not (bearer and compare_digest(bearer.credentials.encode("latin-1"), os.fsencode(TOKEN))):
         raise HTTPException(401, "training needs 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"})
 
 
@@ -62,7 +64,7 @@ app = FastAPIOffline(
     title="challenge",
     dependencies=[Depends(guard)],
     max_body_size=LIMIT,
-    form_limits={"max_files": 1},
+    form_limits={"max_files": 1, "max_fields": 0},
     exception_handlers=dict.fromkeys((ChallengeError, OSError), answer_error),
     responses={status: {"description": "Refused; `detail` says why"} for status in (400, 401, 403, 409, 413, 422, 507)},
 )
@@ -70,14 +72,14 @@ app = FastAPIOffline(
 
 @lru_cache(maxsize=1)
 def load(changed: int) -> Classifier:
-    """Return the model as of this time of change, read once."""
+    """Return the model as of this time of change, which is read once."""
     return Classifier.load(MODEL)
 
 
 def current() -> Classifier:
     """Return the model that was saved last."""
     # The time of change, unlike that of modification, can't be set by a program that copies or moves a file here
-    return load(MODEL.stat().st_ctime_ns if MODEL.exists() else 0)
+    return load(MODEL.stat().st_ctime_ns if os.path.exists(MODEL) else 0)
 
 
 @app.post("/genres/train", dependencies=[Depends(authorize)] if TOKEN else [])
@@ -108,7 +110,7 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
 
 
 @app.post("/genres/evaluate")
-def evaluate(file: UploadFile) -> dict[str, Any]:
+def evaluate(file: UploadFile, options: Annotated[NoOptions, Query()]) -> dict[str, Any]:
     """Tell how good the model is, on a CSV file with genres and the columns that the model has learnt from.
 
     The films should be others than it has learnt from. Those without genres are left out. The answer has the mean
@@ -124,8 +126,13 @@ def evaluate(file: UploadFile) -> dict[str, Any]:
     return {"films": len(movies), "left_out": left_out, **scores, "genres": per_genre.to_dict("index")}
 
 
-@app.post("/genres/predict")
-async def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
+async def wait_for_turn() -> AsyncIterator[None]:
+    """Let few predictions run at once: many threads wait for each other, and each takes memory."""
+    yield
+
+
+@app.post("/genres/predict", dependencies=[Depends(wait_for_turn, max_concurrency=3)])
+def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
     """Rank the most probable genres of each film of a CSV file with columns movie_id and synopsis.
 
     In place of `synopsis` there may be the columns that the model has learnt from. For example:
@@ -137,32 +144,24 @@ async def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Resp
 
         {"155": {"0": "Thriller", "1": "Crime", "2": "Drama", "3": "Action", "4": "Mystery"}}
 
-    It has five genres of each film, or `k`. With probabilities=true each comes with its probability, the best first;
-    these need not sum to 1, since a film may have several genres:
+    It has five genres of each film, or `k`; all, where there are fewer. With probabilities=true each genre comes with
+    its probability, the best genre first; these need not sum to 1, since a film may have several genres:
 
         {"155": {"Thriller": 0.62, "Crime": 0.41, "Drama": 0.33, "Action": 0.2, "Mystery": 0.14}}
 
-    With explain=true it tells what each word, and each pair of neighbouring words, adds to the logits of these genres,
-    the best first; "(start)" stands before the first word. A genre's figures sum to its logit, and
-    1 / (1 + exp(-logit)) is its probability. The characters of all texts, times the genres, may be 5 million at most,
-    which are a thousand films of usual length:
+    With explain=true it tells what each word, and each pair of neighbouring words, adds to the logits of these genres;
+    "(start)" stands before the first word. A genre's figures sum to its logit, and 1 / (1 + exp(-logit)) is its
+    probability. The characters of all texts, times the genres that the model knows, may be 10 million at most, which
+    are about a thousand films:
 
-        {"155": {"Thriller": {"a": -0.13, "masked": 0.33, "a masked": 0.05, "(bias)": -2.03}, "Crime": {}}}
+        {"155": {"Thriller": {"a": -0.13, "masked": 0.33, …, "a masked": 0.05, …, "(bias)": -2.03}, "Crime": …, …}}
     """
-    content = await file.read()
-
-    def answer() -> Response:
-        return responses.JSONResponse(rank_file(content, file.filename or "file", current(), options))
-
-    # A thread costs more than a few films; what is longer, or packed, must not keep other requests waiting
-    if len(content) < 4096 and not content.startswith(b"\x1f\x8b"):
-        return answer()
-    return await concurrency.run_in_threadpool(answer)
+    return responses.JSONResponse(rank_file(file.file.read(), file.filename or "file", current(), options))
 
 
 @app.head("/health", include_in_schema=False)
 @app.get("/health")
-def health() -> dict[str, Any]:
+def health(options: Annotated[NoOptions, Query()]) -> dict[str, Any]:
     """Tell which model is served: the time of its file (seconds since 1970), its genres, the settings of its training.
 
     Before the first training there are no genres, and the time and the settings are null. And since when a training

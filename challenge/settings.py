@@ -10,11 +10,11 @@ RANKS = 5  # genres of a film that the challenge asks for and judges
 
 
 class ChallengeError(Exception):
-    """An error that the user can put right: one line that names what is wrong, and says what to do."""
+    """An error that the user can put right: one line that names what is wrong."""
 
 
 class NoModelError(ChallengeError):
-    """There is no valid model yet."""
+    """There is no valid model."""
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -68,6 +68,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     held_out: bool = Field(False, exclude=True)
 
 
+class NoOptions(BaseModel, extra="forbid"):
+    """What a request without options may have: none."""
+
+
 class Answer(BaseModel, frozen=True, extra="forbid"):
     """What a prediction tells of each film.
 
@@ -78,7 +82,8 @@ class Answer(BaseModel, frozen=True, extra="forbid"):
     probabilities
         Whether the genres come with their probabilities, instead of with their ranks.
     explain
-        Whether the genres come with what each word, and each pair of neighbouring words, adds to their logits.
+        Whether the genres come with what each word, and each pair of neighbouring words, adds to their logits; then
+        `probabilities` has no effect.
     """
 
     k: int = Field(RANKS, ge=1, lt=2**31)
