@@ -225,7 +225,8 @@ class Classifier(nn.Module):
         Raises
         ------
         NoModelError
-            There is no such file, it can't be read, or it is not a whole one of this format.
+            There is no such file, it can't be read, it is cut off, or it has another format. Changed bits within it are
+            not noticed.
         """
         try:
             settings, labels, vocabulary, state = torch.load(path, "cpu", weights_only=True)[KEY]

@@ -7,8 +7,8 @@ It reads the environment variables
     CHALLENGE_TOKEN     what a training needs in its header, as in "Authorization: Bearer …"; default: nothing
 
 It reads the model anew when the file has changed, so that every worker, and a server started again, serves what was
-trained last. One training runs at a time; predictions are answered meanwhile, by the former model. An upload of more
-than 1 GiB is refused.
+trained last. One training runs at a time; predictions are answered meanwhile, by the former model. Each process works
+on three predictions and three evaluations at once; others wait. An upload of more than 1 GiB is refused.
 """
 
 import os
@@ -109,7 +109,12 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
         return train_file(file.file.read(), file.filename or "file", settings, MODEL)
 
 
-@app.post("/genres/evaluate")
+async def wait_for_turn() -> AsyncIterator[None]:
+    """Let few requests be worked on at once: many threads would wait for each other, and each takes memory."""
+    yield
+
+
+@app.post("/genres/evaluate", dependencies=[Depends(wait_for_turn, max_concurrency=3)])
 def evaluate(file: UploadFile, options: Annotated[NoOptions, Query()]) -> dict[str, Any]:
     """Tell how good the model is, on a CSV file with genres and the columns that the model has learnt from.
 
@@ -124,11 +129,6 @@ def evaluate(file: UploadFile, options: Annotated[NoOptions, Query()]) -> dict[s
     movies, left_out = read_movies(file.file.read(), file.filename or "file", True, classifier.settings.columns)
     scores, per_genre = score(movies["genres"], classifier.rank(movies["synopsis"], RANKS))
     return {"films": len(movies), "left_out": left_out, **scores, "genres": per_genre.to_dict("index")}
-
-
-async def wait_for_turn() -> AsyncIterator[None]:
-    """Let few predictions run at once: many threads wait for each other, and each takes memory."""
-    yield
 
 
 @app.post("/genres/predict", dependencies=[Depends(wait_for_turn, max_concurrency=3)])
