@@ -20,14 +20,14 @@ from challenge.settings import RANKS, Answer, ChallengeError, Settings
 
 
 def train(films: str, model: Path = Path("model.pt"), **options: Any) -> None:
-    """Learn the genres of films from their synopses, and print how many films and which genres these were, as JSON.
+    """Learn the genres of films from their synopses, and print the number of films and the genres as JSON.
 
     Parameters
     ----------
     films
         CSV file with the columns synopsis and genres; .csv.gz works too. Films without genres are left out.
     model
-        Where to save what was learnt.
+        Where to save the model.
     **options
         The settings.
     """
@@ -43,13 +43,13 @@ def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("sub
     Parameters
     ----------
     table
-        CSV file with the columns movie_id and synopsis, or those that the model has learnt from; .csv.gz works too.
+        CSV file with the columns movie_id and synopsis, or those that the model was trained on; .csv.gz works too.
     model
-        What `train` saved.
+        The model that `train` saved.
     output
         Where to write the rankings, as JSON.
     **options
-        What to tell of each film; `evaluate` reads rankings without probabilities and explanations.
+        What to write about each film; `evaluate` can't read probabilities or explanations.
     """
     refuse_overwriting(output, Path(table), model)
     answer = rank_file(Path(table).read_bytes(), table, Classifier.load(model), Answer(**options))
@@ -57,20 +57,20 @@ def predict(table: str, model: Path = Path("model.pt"), output: Path = Path("sub
 
 
 def evaluate(table: str, submission: Path) -> None:
-    """Print the scores of rankings, the mean average precision at five (MAP@5) last, after the figures of each genre.
+    """Print the MAP@5 of each genre, and P@1, R@5 and MAP@5 (mean average precision at five) of all films.
 
     Parameters
     ----------
     table
         CSV file with the columns movie_id and genres; .csv.gz works too.
     submission
-        What `predict` wrote.
+        The rankings that `predict` wrote.
     """
-    # No text is needed, so the column of the genres stands for it
+    # No text is needed, so the column of the genres takes its place
     movies, left_out = read_movies(Path(table).read_bytes(), table, labelled=True, columns="genres")
     try:
         given = TypeAdapter(dict[str, dict[NonNegativeInt, str]]).validate_json(submission.read_bytes())
-        # A gap among the ranks stays one: dashes stand for it, which are no genre
+        # A gap in the ranks stays a gap: dashes, which are no genre, take its place
         ranked = [[normalize("NFC", given[film].get(k, "-" * (k + 1))) for k in range(RANKS)] for film in movies.index]
     except (KeyError, ValueError) as error:
         raise ChallengeError(f"{submission}: does not rank each film of {table}: {str(error)[:300]}") from error
@@ -88,27 +88,27 @@ def sweep(
     storage: str = "sqlite:///sweep.db?timeout=60",
     columns: str = Settings().columns,
 ) -> None:
-    """Search for better settings, and write them to best.yaml; the same command again resumes.
+    """Search for better settings, and write them to best.yaml. Run the same command again to resume.
 
-    A trial is a cross-validation: each of its folds tests what was learnt from the others, and the value is the mean
-    MAP@5. The first trial has the defaults. Other films, or another number of folds, make another study in the same
-    storage.
+    A trial is a cross-validation: each fold tests a model that learnt from the other folds. The value of a trial is the
+    mean MAP@5. The first trial has the defaults. Other films, or another number of folds, make another study in the
+    same storage.
 
     Parameters
     ----------
     films
         CSV file with the columns synopsis and genres; .csv.gz works too.
     trials
-        Total number of trials, with those of earlier runs and of other commands.
+        Total number of trials, including those of earlier runs and of other commands.
     minutes
         Time after which no trial begins.
     workers
         Threads that run trials.
     folds
-        Number of folds; where there are fewer different texts, as many as these.
+        Number of folds; if there are fewer different texts, their number.
     storage
-        URL of the database where the trials are kept, such as postgresql+psycopg://…; commands with the same one share
-        the work.
+        URL of the database of the trials, such as postgresql+psycopg://…; commands with the same database share the
+        work.
     columns
         Names of the columns that make a film's text, as for `train`.
     """
@@ -117,7 +117,7 @@ def sweep(
     movies, left_out = read_movies(Path(films).read_bytes(), films, labelled=True, columns=columns)
     folds = min(folds, movies["synopsis"].nunique())
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    # All that the scores depend on, the order of the films included
+    # All that the scores depend on, including the order of the films
     name = f"{folds} folds of {pd.util.hash_pandas_object(movies.reset_index().astype(str)).sum():x}; {Settings()}"
 
     def objective(trial: optuna.Trial) -> float:
@@ -143,7 +143,7 @@ def sweep(
                 study.optimize(objective, 1)
         cap, n = optuna.study.MaxTrialsCallback(trials, states=None), max(0, trials - len(study.trials))
         # n is what is left to do; cap stops the search when other commands have done it
-        # Ctrl-C: trials of several workers come to their end first, a single one is broken off
+        # Ctrl-C: with several workers, running trials end first; with one, its trial is cancelled
         with suppress(KeyboardInterrupt):
             study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
         write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
@@ -158,11 +158,11 @@ def sweep(
 
 
 if __name__ == "__main__":
-    cast(Any, sys.stdout).reconfigure(errors="backslashreplace")  # a genre may have letters that a terminal lacks
+    cast(Any, sys.stdout).reconfigure(errors="backslashreplace")  # a terminal may lack letters of a genre
     try:
         auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", exit_on_error=False, allow_abbrev=False)
     except (ArgumentError, ChallengeError, KeyboardInterrupt, OSError, UnicodeDecodeError) as error:
         message = " ".join(f"error: {str(error) or 'stopped'}".split())
-        message = re.sub(r"(://[^:/\s]*):\S*@", r"\1:***@", message)  # the password in a URL
+        message = re.sub(r"(://[^:/\s]*:)\S*(?=@)|(password=)\S*", r"\1\2***", message)  # in a URL
         # Without what pydantic adds to its messages
         ArgumentParser().exit(2, re.sub(r" \d+ validation errors? for \S+| \[type=.*?/v/\w+", "", message) + "\n")

@@ -1,13 +1,13 @@
-"""The bag model: an embedding bag with one column a label, summed over the features of a text.
+"""The bag model: an embedding bag with one column per label, summed over the features of a text.
 
     logit of a label = bias of the label + sum over the text's features of weight x embedding[feature, label]
 
-The embedding starts at the naive Bayes log-odds of features and labels, shrunk towards zero, that is, no evidence; an
-epoch or two of Adagrad on the one-vs-all logistic loss then weigh the features against each other. The idea is that of
+The embedding starts at the naive Bayes log-odds of features and labels, shrunk towards zero, which is no evidence. An
+epoch or two of Adagrad on the one-vs-all logistic loss then weigh the features against each other. The idea is from
 Wang and Manning, "Baselines and Bigrams" (ACL 2012), who scale the inputs of a linear classifier by such log-odds.
 
-`score` compares rankings with the true genres; `hold_out` learns from a part of the films, and scores the rest. The
-commands and the service learn from files by `train_file`, and rank files by `rank_file`.
+`score` compares rankings with the true genres. `hold_out` learns from a part of the films, and scores the rest. The
+commands and the service call `train_file` to learn from files, and `rank_file` to rank the films of files.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,8 +25,8 @@ from challenge.movies import read_movies, write_file
 from challenge.settings import RANKS, Answer, ChallengeError, NoModelError, Settings
 from challenge.text import BUCKETS, Units, choose_rows, count_units, hash_units, learn_vocabulary, number_words, scale
 
-KEY = "challenge model, format 6"  # of all that a model file holds; content that older code can't read needs another
-torch.set_num_threads(1)  # a second one gains nothing in such short steps, and both wait where the cores are busy
+KEY = "challenge model, format 6"  # of the content of a model file; change it when older code can't read the content
+torch.set_num_threads(1)  # a second one does not help in such short steps, and both wait when the cores are busy
 
 
 def pool(bags: csr_array, table: nn.EmbeddingBag) -> Tensor:
@@ -42,8 +42,8 @@ def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: np.ndarray,
         log((inside + s) / (expected inside + s)) - log((outside + s) / (expected outside + s))
 
     `inside` is the weight of a feature in the texts with a label, `outside` in those without. The expected weight
-    inside is the weight in all texts times the label's prior, the one outside is the rest. s makes what is rare say
-    little: it is `smoothing` times the mean weight of a feature in a text that has it. The log-count ratios of Wang and
+    inside is the weight in all texts times the label's prior, the one outside is the rest. s makes rare features count
+    less: it is `smoothing` times the mean weight of a feature in a text that has it. The log-count ratios of Wang and
     Manning (ACL 2012) compare shares of all features; here a feature is compared with itself.
 
     Parameters
@@ -67,24 +67,24 @@ def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: np.ndarray,
 
 
 class Classifier(nn.Module):
-    """An embedding bag with a column a label, a bias, and what turns texts into bags.
+    """An embedding bag with one column per label, a bias, and what turns texts into bags.
 
     Attributes
     ----------
     settings
-        How it learnt.
+        The settings of its training.
     labels
-        The names of the labels, ascending.
+        The names of the labels, in ascending order.
     vocabulary
         The BPE vocabulary.
     buckets, idf
         For each row of the embedding, the bucket of its feature (int32), and the feature's weight (float32), see
         `text.choose_rows`.
     projection
-        The same as a matrix: features by bucket, times it, are weighted features by row; float32 of shape
+        The same as a matrix: features by bucket, times this matrix, are weighted features by row; float32 of shape
         (BUCKETS, n_rows).
     embedding, bias
-        What it learns, float32 of shapes (n_rows, n_labels) and (n_labels,).
+        The weights that it learns, float32 of shapes (n_rows, n_labels) and (n_labels,).
     """
 
     def __init__(self, settings: Settings, labels: list[str], bpe: str, buckets: np.ndarray, idf: np.ndarray) -> None:
@@ -110,14 +110,14 @@ class Classifier(nn.Module):
         texts
             The texts, at least one.
         labels
-            For each text, its labels: at least one, and what is named twice counts once.
+            For each text, its labels: at least one. A label that is named twice counts once.
         settings
-            How to learn; on a CPU the same data, settings and number of threads give the same classifier, to the byte.
+            How to learn. On a CPU, the same data and settings give the same classifier, byte for byte.
 
         Raises
         ------
         ValueError
-            There is no text, a text without labels, or another number of texts than of their labels.
+            There is no text, there is a text without labels, or the numbers of texts and of their labels differ.
         """
         pairs = pd.Series([*labels]).explode()  # one label each, under the number of its text
         columns, names = pairs.factorize(sort=True)
@@ -136,11 +136,12 @@ class Classifier(nn.Module):
     def fit(self, bags: csr_array, targets: csr_array) -> None:
         """Minimise the one-vs-all logistic loss, in shuffled batches, by Adagrad at a rate that falls to zero.
 
-        Adagrad (Duchi et al., JMLR 2011) divides a step by the root of the sum of the squared gradients so far: no step
-        is longer than the rate, so that no rate leads to numbers that are not finite. The bias is the log-odds of the
-        labels, and stays so. In the logits the gradient is the probability less the target; in a feature it is the sum
-        of these over the texts that hold it, which is an embedding bag too. So it costs a fraction of what PyTorch's
-        own gradient of an embedding bag does, which sorts the numbers of rows anew in every step.
+        Adagrad (Duchi et al., JMLR 2011) divides a step by the root of the sum of the squared gradients so far. So no
+        step is longer than the learning rate, and no rate leads to numbers that are not finite. The bias is the
+        log-odds of the labels, and is not trained. The gradient of a logit is the probability minus the target. The
+        gradient of a feature is the weighted sum of these over the texts that have the feature, which is an embedding
+        bag too. So it is much cheaper than PyTorch's own gradient of an embedding bag, which sorts the row numbers in
+        every step.
 
         Parameters
         ----------
@@ -153,9 +154,9 @@ class Classifier(nn.Module):
         prior = (targets.sum(axis=0) + 1) / (n_texts + 2)
         self.bias.copy_(torch.from_numpy(prior).logit())
         self.embedding.weight.copy_(naive_bayes_log_odds(bags, targets, prior, self.settings.smoothing))
-        # About 32 batches or more, where there are a few hundred texts
+        # About 32 batches or more, if there are at least a few hundred texts
         n_batches = int(np.ceil(n_texts / min(self.settings.batch_size, n_texts // 32 + 1)))
-        # The squares start at more than nothing, so that faint gradients make short steps
+        # The squares start above zero, so that small gradients make short steps
         squares = torch.full_like(self.embedding.weight, 0.1)
         generator = np.random.default_rng(self.settings.seed)
         for epoch in range(self.settings.epochs):
@@ -183,7 +184,7 @@ class Classifier(nn.Module):
     def rank(self, texts: Iterable[str], k: int) -> list[dict[str, float]]:
         """Return the `k` most probable labels of each text, with their probabilities.
 
-        The best label comes first; where two have the same logit, they are in the order of the alphabet.
+        The best label comes first. Labels with the same logit are in alphabetical order.
         """
         logits, order = self(texts).sort(stable=True, descending=True)
         tops = zip(order[:, :k].tolist(), logits[:, :k].sigmoid().tolist())
@@ -192,9 +193,9 @@ class Classifier(nn.Module):
     def explain(self, texts: Iterable[str], k: int) -> Iterator[dict[str, dict[str, float]]]:
         """Yield the terms of the logits of the `k` most probable labels of each text, best first.
 
-        A label has a term for each distinct word of a text and for each distinct pair of neighbours ("(start)" stands
-        before the first word), and one for the bias. They sum to the logit, whose sigmoid is the probability. The term
-        of what is unknown is 0.
+        A label has a term for each distinct word of a text and for each distinct pair of neighbours ("(start)" is
+        before the first word), and one for the bias. They sum to the logit, and its sigmoid is the probability. The
+        term of an unknown word or pair is 0.
         """
         units, features = self.encode(texts)
         pairs = [f"{units.words[first] or '(start)'} {units.words[second]}" for first, second in units.pairs.tolist()]
@@ -207,12 +208,12 @@ class Classifier(nn.Module):
             yield {self.labels[j]: dict(zip(keys, terms[:, j].tolist())) | {"(bias)": self.bias[j].item()} for j in top}
 
     def save(self, path: Path | str) -> None:
-        """Write the classifier to a file, whole or not at all; through a link, to the file that it points at.
+        """Write the classifier to a file, completely or not at all. If the path is a link, its target is written.
 
         Raises
         ------
         OSError
-            The file can't be written. What was there before is still there, whole.
+            The file can't be written. An existing file is unchanged.
         """
         file = BytesIO()
         torch.save({KEY: (self.settings.model_dump(), self.labels, self.vocabulary.to_str(), self.state_dict())}, file)
@@ -220,13 +221,13 @@ class Classifier(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str) -> "Classifier":
-        """Read a classifier from a file; nothing that the file may hold is run.
+        """Read a classifier from a file. No code from the file is run.
 
         Raises
         ------
         NoModelError
-            There is no such file, it can't be read, it is cut off, or it has another format. Changed bits within it are
-            not noticed.
+            There is no such file, it can't be read, it is incomplete, or it has another format. Changed bits are not
+            detected.
         """
         try:
             settings, labels, vocabulary, state = torch.load(path, "cpu", weights_only=True)[KEY]
@@ -245,8 +246,8 @@ def score(genres: pd.Series, rankings: Iterable[Iterable[object]]) -> tuple[dict
     genres
         The true genres of each film, at least one.
     rankings
-        The genres that each film is ranked to have, best first. What is named again is dropped, and the rest moves up;
-        so a rank without a genre must have a name of its own, that of no genre.
+        The ranked genres of each film, best first. A repeated genre is dropped, and the rest moves up. So a rank
+        without a genre needs a name of its own, which is not the name of a genre.
 
     Returns
     -------
@@ -258,7 +259,7 @@ def score(genres: pd.Series, rankings: Iterable[Iterable[object]]) -> tuple[dict
     Raises
     ------
     ValueError
-        There is another number of rankings than of films.
+        The numbers of rankings and of films differ.
     """
     truth = pd.Series(map(set, genres))
     tops = [[*dict.fromkeys(ranking), *[""] * RANKS][:RANKS] for ranking in rankings]
@@ -278,15 +279,16 @@ def hold_out(films: pd.DataFrame, number: int, folds: int, settings: Settings) -
     films
         What `movies.read_movies` returns for films with genres.
     number, folds
-        Which fold is tested, counted from 0; and how many there are: 2 or more, and not more than there are different
-        texts. Fold 0 of 10 has the first text, the eleventh, and so on; films with the same text are in the same fold.
+        The fold that is tested, counted from 0, and the number of folds: at least 2, and at most the number of
+        different texts. Fold 0 of 10 has the first text, the eleventh, and so on. Films with the same text are in one
+        fold.
     settings
         How the classifier learns.
 
     Returns
     -------
     dict
-        What `score` returns first: P@1, R@5 and MAP@5.
+        The scores of `score`: P@1, R@5 and MAP@5.
     """
     test = pd.factorize(films["synopsis"])[0] % folds == number
     classifier = Classifier.learn(films["synopsis"][~test], films["genres"][~test], settings)
@@ -299,21 +301,22 @@ def train_file(content: bytes, name: str, settings: Settings, path: Path) -> dic
     Parameters
     ----------
     content, name
-        What the table's file holds, and what to call it in errors.
+        The content of the table's file, and its name in errors.
     settings
-        How to learn; with `held_out`, another classifier is scored on a tenth of the films, if they have several texts.
+        How to learn. With `held_out`, a second classifier is scored on a tenth of the films, if they have several
+        different texts.
     path
         Where to save.
 
     Returns
     -------
     dict
-        The number of `films`, how many were `left_out` because they have no genres, the `genres`, and the scores.
+        The number of `films`, the number `left_out` because they have no genres, the `genres`, and the scores.
 
     Raises
     ------
     ChallengeError, OSError
-        The table can't be read, see `movies.read_movies`; or nothing can be saved, see `Classifier.save`.
+        The table can't be read, see `movies.read_movies`; or the model can't be saved, see `Classifier.save`.
     """
     movies, left_out = read_movies(content, name, True, settings.columns)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
@@ -328,11 +331,11 @@ def rank_file(content: bytes, name: str, classifier: Classifier, options: Answer
     Parameters
     ----------
     content, name
-        What the table's file holds, and what to call it in errors.
+        The content of the table's file, and its name in errors.
     classifier
-        What has learnt from films.
+        A classifier that has learnt from films.
     options
-        What to tell of each film.
+        What to return for each film.
 
     Returns
     -------

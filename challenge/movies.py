@@ -1,10 +1,10 @@
-"""Read films from tables, and write files, whole or not at all.
+"""Read films from tables, and write files completely or not at all.
 
 A table is a CSV file as programs and spreadsheets write it. Commas, semicolons, tabs or | separate its columns, its
-text is UTF-8 or UTF-16, and it may be compressed by gzip. Column names count in any letter case. Cells are text as they
-stand: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. A quote counts only where a cell begins
-with one. fastText's files are read too, where the first line has a label. Every error names the file, and where it can
-the column or the line.
+text is UTF-8 or UTF-16, and it may be compressed by gzip. Column names may have any letter case. Cells are read
+as text: `NA` is a word, an empty cell is an empty text, `007` keeps its zeros. A quote is special only if a cell begins
+with it. fastText's files are read too, if the first line has a label. Every error names the file, and if possible the
+column or the line.
 
 Not handled: spreadsheets in their own formats, other encodings, and genres in several columns.
 """
@@ -22,10 +22,10 @@ from pyarrow import BufferReader, CompressedInputStream
 
 from challenge.settings import ChallengeError, Settings
 
-LIMIT = 2**30  # bytes of an upload, and of what a packed file holds: a small one may expand to more than the memory
+LIMIT = 2**30  # bytes of an upload, and of an unpacked file: a small packed file may expand to more than the memory
 csv.field_size_limit(2**31 - 1)  # characters of a cell
 
-SEPARATORS = "|;, "  # of genres; those that are seldom part of a name come first
+SEPARATORS = "|;, "  # of genres; those that are rarely part of a name come first
 LABEL = re.compile(r"(?<!\S)__label__(\S+)")  # of a text in fastText's files
 # What programs write where there are no genres
 NO_GENRES = {"(no genres listed)", "nan", "nat", "<na>", "na", "n/a", "#n/a", "none", "null", r"\n"}
@@ -37,7 +37,7 @@ def decode(content: bytes) -> str:
     Raises
     ------
     OSError, ValueError
-        It is no whole gzip file, it has more than LIMIT when it is unpacked, or it is not text in UTF-8 or UTF-16.
+        It is an incomplete gzip file, it has more than LIMIT bytes when unpacked, or it is not text in UTF-8 or UTF-16.
     """
     if content.startswith(b"\x1f\x8b"):
         content = CompressedInputStream(BufferReader(content), "gzip").read(LIMIT + 1)
@@ -52,20 +52,20 @@ def decode(content: bytes) -> str:
 
 
 def clean_name(cell: str) -> str:
-    """Return the name of a column in lower case, without what is no letter, digit or _ around it."""
-    # The second \W+ begins at the first sign of a run: else each sign of a long run would be tried
+    """Return the name of a column in lower case, without other characters than letters, digits and _ around it."""
+    # The second \W+ begins at the first character of a run; otherwise each character of a long run would be tried
     return re.sub(r"^\W+|(?<!\W)\W+$", "", cell.lower())
 
 
 def read_rows(text: str) -> dict[int, list[str]]:
-    """Return the rows of a table, the header first, by the lines in which they begin; empty ones are skipped.
+    """Return the rows of a table by the lines in which they begin, the header first. Empty rows are skipped.
 
     Raises
     ------
     ValueError
         A row has a quote that is not closed, or one within a cell that begins with a quote.
     """
-    text = re.sub(r'(?i)\A"?sep=."?(?=[\r\n])', "", text)  # a spreadsheet's hint at its separator
+    text = re.sub(r'(?i)\A"?sep=."?(?=[\r\n])', "", text)  # the line in which a spreadsheet names its separator
     delimiter = max(",;\t|", key=re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0].count)
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows = {}
@@ -81,7 +81,7 @@ def read_rows(text: str) -> dict[int, list[str]]:
 
 
 def find_column(header: list[str], names: list[str]) -> int:
-    """Return the place of the first of these names that a header has.
+    """Return the position of the first of these names that a header has.
 
     Raises
     ------
@@ -95,13 +95,13 @@ def find_column(header: list[str], names: list[str]) -> int:
 
 
 def clean_genres(names: list[str]) -> list[str]:
-    """Return the names in Unicode's form NFC, without those that have no letter and no digit, or stand for no genre."""
+    """Return the names in Unicode's form NFC, without those that have no letter or digit, or mean no genre."""
     clean = [normalize("NFC", name.strip()) for name in names]
     return [name for name in clean if any(map(str.isalnum, name)) and name.lower() not in NO_GENRES]
 
 
 def read_list(text: str) -> list[str]:
-    """Return the names in a list as programs write it: of names, or of records that have a name.
+    """Return the names in a list that a program has written: a list of names, or of records that have a name.
 
     Examples
     --------
@@ -114,15 +114,15 @@ def read_list(text: str) -> list[str]:
 
 
 def read_genres(cells: dict[int, str]) -> list[list[str]]:
-    """Return the genres in each cell of a column; the cells come by their lines.
+    """Return the genres in each cell of a column. The cells are given by their lines.
 
-    A cell votes for the first of | ; , and blank that is in it. The sign with most votes separates the genres, and so
-    do the signs before it in this order, which are less often part of a name.
+    A cell votes for the first of | ; , and space that it contains. The separator with most votes separates the genres,
+    and so do the separators before it in this order, which are less often part of a name.
 
     Raises
     ------
     ValueError
-        A list is torn.
+        A list is incomplete.
     """
     split = [cell for cell in cells.values() if cell[:1] != "[" and cell.lower() not in NO_GENRES]
     votes = [next((sign for sign in SEPARATORS if sign in cell), None) for cell in split]
@@ -134,7 +134,7 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
             continue
         try:
             genres[cell] = clean_genres(read_list(cell) if cell.startswith("[") else re.split(f"[{separators}]", cell))
-        except Exception as error:  # whatever a torn list leads to
+        except Exception as error:  # whatever an incomplete list leads to
             raise ValueError(f"line {line}: {cell[:80]!r} is not a whole list of genres") from error
     return [genres.get(cell, []) for cell in cells.values()]
 
@@ -145,7 +145,7 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        A column is missing, or there twice; a row, or a list of genres, is not whole.
+        A column is missing, or is there twice; or a row, or a list of genres, is incomplete.
     """
     rows = read_rows(text)
     header = [clean_name(cell) for cell in next(iter(rows.values()), [])]
@@ -154,10 +154,10 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
             raise ValueError(f"the row in line {line} has {len(row)} cells, but the header has {len(header)}")
     first = find_column(header, columns[:1] if labelled else [columns[0], "synopsis"])
     places = dict.fromkeys([first, *(find_column(header, [name]) for name in columns[1:] if name in header)])
-    # A training needs no ids: there the text may stand for them
+    # A training needs no ids: the text may take their place
     id_place = find_column(header, ["movie_id", "movieid", "id", *(columns if labelled else [])])
-    # The header is skipped, and so are its repetitions in files that were put together: rows whose id, or whose text
-    # in a table without ids, is the name of its column
+    # The header is skipped, and so are its repetitions in joined files: rows whose id, or whose text in a table without
+    # ids, is the name of its column
     films = {line: row for line, row in rows.items() if clean_name(row[id_place]) != header[id_place]}
     texts = [" ".join([row[place] for place in places]) for row in films.values()]
     movies = pd.DataFrame({"synopsis": texts}, index=[row[id_place] for row in films.values()], dtype=object)
@@ -182,14 +182,13 @@ def read_movies(data: bytes, name: str, labelled: bool, columns: str = Settings(
     Parameters
     ----------
     data
-        What the file holds.
+        The content of the file.
     name
-        What to call it in errors.
+        Its name in errors.
     labelled
-        Whether genres are needed too; films without any are left out then. `read_genres` tells what separates
-        them.
+        Whether genres are needed too. If so, films without genres are left out. See `read_genres` for the separators.
     columns
-        See `Settings`; in a table that is read without genres, a column `synopsis` may stand for the first one.
+        See `Settings`. In a table that is read without genres, a column `synopsis` may replace the first one.
 
     Returns
     -------
@@ -200,7 +199,7 @@ def read_movies(data: bytes, name: str, labelled: bool, columns: str = Settings(
     Raises
     ------
     ChallengeError
-        It can't be read, lacks a column or has it twice, or holds no films; or, if not labelled, two films have one id.
+        It can't be read, lacks a column or has it twice, or has no films; or, if not labelled, two films have one id.
     """
     try:
         text = decode(data)
@@ -218,7 +217,7 @@ def read_movies(data: bytes, name: str, labelled: bool, columns: str = Settings(
 
 
 def refuse_overwriting(output: Path, *sources: Path) -> None:
-    """Refuse to write to a file that is read too, under whatever name.
+    """Refuse to write to a file that is read too, even under another name.
 
     Raises
     ------
@@ -230,14 +229,14 @@ def refuse_overwriting(output: Path, *sources: Path) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all; through a link, to the file that it points at.
+    """Write a file completely or not at all. If the path is a link, its target is written.
 
-    A pipe or a device is written to as it is.
+    A pipe or a device is written to directly.
 
     Raises
     ------
     OSError
-        The file can't be written. What was there before is still there, whole.
+        The file can't be written. An existing file is unchanged.
     """
     # Not the number of the process: in containers, each may have the number 1
     unfinished = Path(f"{os.path.realpath(path)}.{os.urandom(4).hex()}.tmp")
@@ -247,7 +246,7 @@ def write_file(path: Path, content: bytes) -> None:
             return
         unfinished.write_bytes(content)
         with unfinished.open() as file:
-            os.fsync(file)  # else a power cut could leave an empty file in the old one's place
+            os.fsync(file)  # otherwise a power cut could leave an empty file in its place
         unfinished.replace(os.path.realpath(path))
     except OSError as error:
         if os.path.exists(unfinished):

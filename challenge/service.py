@@ -1,14 +1,14 @@
-"""The service: films in, ranked genres out, over HTTP and on a page; errors become statuses here.
+"""The service: it ranks the genres of films, over HTTP and on a page. Errors become HTTP statuses here.
 
 It reads the environment variables
 
-    CHALLENGE_MODEL     the model file; default: model.pt; its folder is made, where it is missing
+    CHALLENGE_MODEL     the model file; default: model.pt; its folder is made if it is missing
     CHALLENGE_HOSTS     the names under which browsers may reach the service, separated by spaces; default: this machine
-    CHALLENGE_TOKEN     what a training needs in its header, as in "Authorization: Bearer …"; default: nothing
+    CHALLENGE_TOKEN     the token that a training must send, in the header "Authorization: Bearer …"; default: none
 
-It reads the model anew when the file has changed, so that every worker, and a server started again, serves what was
-trained last. One training runs at a time; predictions are answered meanwhile, by the former model. Each process works
-on three predictions and three evaluations at once; others wait. An upload of more than 1 GiB is refused.
+It reads the model again when the file has changed. So every worker, and a restarted server, serves the latest model.
+Only one training runs at a time. Meanwhile, predictions use the former model. Each process works on three predictions
+and three evaluations at once, and others wait. An upload of more than 1 GiB is refused.
 """
 
 import os
@@ -34,17 +34,17 @@ LOCK = FileLock(f"{MODEL}.lock", timeout=0.1)  # seconds; `health` holds it for 
 
 
 def answer_error(request: Request, error: Exception) -> responses.JSONResponse:
-    """Answer an error that people can put right."""
+    """Answer an error that the user can correct."""
     detail = "another training is running; try again when it has ended" if isinstance(error, Timeout) else str(error)
     status = 409 if isinstance(error, (NoModelError, Timeout)) else 422 if isinstance(error, ChallengeError) else 507
     return responses.JSONResponse({"detail": detail}, status)
 
 
 async def guard(request: Request, response: Response) -> None:
-    """Refuse what pages of other sites send, or pages that call this machine by another name.
+    """Refuse requests of pages of other sites, and of pages that call this machine by another name.
 
-    Browsers send the origin of a page with all but simple reads of that page's own site; other programs send none, and
-    are answered under any name. Nor may other sites show the page in a frame.
+    Browsers send the origin of a page, except with simple reads of the page's own site. Other programs send none, and
+    may use any name. Other sites may not show the page in a frame.
     """
     response.headers["X-Frame-Options"] = "DENY"
     origin = request.headers.get("origin", "")
@@ -72,12 +72,12 @@ app = FastAPIOffline(
 
 @lru_cache(maxsize=1)
 def load(changed: int) -> Classifier:
-    """Return the model as of this time of change, which is read once."""
+    """Return the model as of this time of change. It is read once."""
     return Classifier.load(MODEL)
 
 
 def current() -> Classifier:
-    """Return the model that was saved last."""
+    """Return the latest model."""
     # The time of change, unlike that of modification, can't be set by a program that copies or moves a file here
     return load(MODEL.stat().st_ctime_ns if os.path.exists(MODEL) else 0)
 
@@ -86,8 +86,8 @@ def current() -> Classifier:
 def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str, Any]:
     """Train on a CSV file with columns synopsis and genres, and save the model.
 
-    Genres are separated by spaces, commas, semicolons or |, whichever most films have, or are lists of JSON; films
-    without any are left out. `columns` names what is read as a film's text, where that is not `synopsis` and `year`.
+    Genres are separated by spaces, commas, semicolons or |, whichever most films have, or are lists in JSON; films
+    without genres are left out. `columns` names the columns of a film's text; the default is `synopsis` and `year`.
     The columns may also be separated by semicolons, tabs or |, and the file may be compressed by gzip, or be in the
     format of fastText. For example:
 
@@ -100,9 +100,9 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
 
         {"films": 2, "left_out": 0, "genres": ["Comedy", "Crime", "Drama"]}
 
-    With held_out=true, which takes twice as long, it also tells what such a model is worth: another one
-    learns from nine tenths of the films, and its P@1, R@5 and MAP@5 are those on the other tenth. Films with the same
-    text are on the same side. Of one text nothing can be held out.
+    With held_out=true, a second model learns from nine tenths of the films. The answer then has its scores on the other
+    tenth: P@1, R@5 and MAP@5. This takes about twice as long. Films with the same text are never on both sides. If all
+    films have the same text, nothing can be held out, and there are no scores.
     """
     with LOCK:
         Path(LOCK.lock_file).touch()
@@ -110,17 +110,17 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
 
 
 async def wait_for_turn() -> AsyncIterator[None]:
-    """Let few requests be worked on at once: many threads would wait for each other, and each takes memory."""
+    """Limit the requests that are worked on at once: many threads would wait for each other, and each takes memory."""
     yield
 
 
 @app.post("/genres/evaluate", dependencies=[Depends(wait_for_turn, max_concurrency=3)])
 def evaluate(file: UploadFile, options: Annotated[NoOptions, Query()]) -> dict[str, Any]:
-    """Tell how good the model is, on a CSV file with genres and the columns that the model has learnt from.
+    """Score the model on a CSV file with genres and the columns that the model was trained on.
 
-    The films should be others than it has learnt from. Those without genres are left out. The answer has the mean
-    average precision (MAP@5), the precision of the first genre (P@1), the recall of the first five (R@5), and for each
-    genre its number of films and their MAP@5, the most frequent first:
+    The model should not have learnt from these films. Films without genres are left out. The answer has the precision
+    of the first genre (P@1), the recall of the first five (R@5), and the mean average precision (MAP@5). It also has,
+    for each genre, the number of its films and their MAP@5, with the most frequent genre first:
 
         {"films": 2, "left_out": 0, "P@1": 0.5, "R@5": 1.0, "MAP@5": 0.75,
          "genres": {"Drama": {"films": 2, "map_at_5": 0.75}, "Crime": {"films": 1, "map_at_5": 1.0}}}
@@ -135,7 +135,7 @@ def evaluate(file: UploadFile, options: Annotated[NoOptions, Query()]) -> dict[s
 def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
     """Rank the most probable genres of each film of a CSV file with columns movie_id and synopsis.
 
-    In place of `synopsis` there may be the columns that the model has learnt from. For example:
+    The columns that the model was trained on may replace `synopsis`. For example:
 
         movie_id,synopsis
         155,A masked burglar returns what he stole.
@@ -144,15 +144,15 @@ def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
 
         {"155": {"0": "Thriller", "1": "Crime", "2": "Drama", "3": "Action", "4": "Mystery"}}
 
-    It has five genres of each film, or `k`; all, where there are fewer. With probabilities=true each genre comes with
-    its probability, the best genre first; these need not sum to 1, since a film may have several genres:
+    It has five genres for each film, or `k`, or all if there are fewer. With probabilities=true each genre comes with
+    its probability, with the best genre first. These need not sum to 1, since a film may have several genres:
 
         {"155": {"Thriller": 0.62, "Crime": 0.41, "Drama": 0.33, "Action": 0.2, "Mystery": 0.14}}
 
-    With explain=true it tells what each word, and each pair of neighbouring words, adds to the logits of these genres;
-    "(start)" stands before the first word. A genre's figures sum to its logit, and 1 / (1 + exp(-logit)) is its
-    probability. The characters of all texts, times the genres that the model knows, may be 10 million at most, which
-    are about a thousand films:
+    With explain=true the answer has what each word, and each pair of neighbouring words, adds to the logits of these
+    genres. "(start)" is before the first word. The terms of a genre sum to its logit, and 1 / (1 + exp(-logit)) is its
+    probability. One request can explain about a thousand films: the number of characters, times the number of genres
+    that the model knows, may be at most 10 million:
 
         {"155": {"Thriller": {"a": -0.13, "masked": 0.33, …, "a masked": 0.05, …, "(bias)": -2.03}, "Crime": …, …}}
     """
@@ -162,17 +162,17 @@ def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
 @app.head("/health", include_in_schema=False)
 @app.get("/health")
 def health(options: Annotated[NoOptions, Query()]) -> dict[str, Any]:
-    """Tell which model is served: the time of its file (seconds since 1970), its genres, the settings of its training.
+    """Describe the current model: its genres, its settings, and when it was saved (in seconds since 1970).
 
-    Before the first training there are no genres, and the time and the settings are null. And since when a training
-    runs, in the same seconds; null, if none does.
+    Before the first training there are no genres, and `settings` and `saved` are null. `training_since` says when the
+    running training began, also in seconds since 1970. It is null if none is running.
     """
     state: dict[str, Any] = {"genres": [], "settings": None, "saved": None}
     with suppress(NoModelError):
         state = {"genres": current().labels, "settings": current().settings, "saved": MODEL.stat().st_mtime}
     with suppress(OSError), LOCK:
         return {**state, "training_since": None}
-    # A training has the lock, or none may take it: then none runs
+    # A training has the lock; or nobody can take the lock, so that no training runs
     return {**state, "training_since": os.path.getmtime(LOCK.lock_file) if os.access(LOCK.lock_file, os.W_OK) else None}
 
 

@@ -1,7 +1,7 @@
-"""Every option of the product, declared once, and the errors that people see.
+"""Every option of the product, and the errors that people see.
 
-`Settings` and `Answer` serve Python, the command line and the service alike; a model file keeps its settings. Values
-out of range are refused where they enter, by name.
+Python, the command line and the service all use `Settings` and `Answer`. A model file contains its settings. The error
+for a value out of range names the option.
 """
 
 from pydantic import BaseModel, Field
@@ -10,7 +10,7 @@ RANKS = 5  # genres of a film that the challenge asks for and judges
 
 
 class ChallengeError(Exception):
-    """An error that the user can put right: one line that names what is wrong."""
+    """An error that the user can correct: one line that says what is wrong."""
 
 
 class NoModelError(ChallengeError):
@@ -23,35 +23,35 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     Attributes
     ----------
     columns
-        Names of the columns that make a film's text, with blanks between. The first must be there, the others count
-        where the table has them; their cells are joined by a blank, in this order.
+        Names of the columns that make a film's text, separated by spaces. The first one is required, the others are
+        used if the table has them. Their cells are joined by a space, in this order.
     ngrams
-        Largest number of pieces in an n-gram of a word, the marks of its beginning and end included.
+        Largest number of pieces in an n-gram of a word, including the marks of its beginning and end.
     pair_weight
-        How much a pair of neighbouring words counts, beside 1 for a word; 0 leaves pairs out.
+        How much a pair of neighbouring words counts; a word counts 1; 0 ignores pairs.
     min_count
         Features that occur less often than this in the training texts are ignored; in a text, a feature occurs once for
         each distinct word or pair that has it.
     max_features
-        Of the other features, those that count most are kept, up to this many; 200 labels or more leave room for
-        fewer, 2^24 divided by their number.
+        Of the other features, those that count most are kept, up to this many, and up to 2^24 divided by the number of
+        labels.
     idf
-        Exponent of the inverse document frequency in a feature's weight; with 0 rare features weigh as much as others.
+        Exponent of the inverse document frequency in a feature's weight; with 0, rare features weigh as much as others.
     smoothing
-        Additive smoothing of the naive Bayes start, in mean weights of a feature; a larger value makes rare features
-        count less.
+        Additive smoothing of the naive Bayes start, in units of a feature's mean weight; a larger value makes rare
+        features count less.
     epochs
         Passes over the training texts; 0 keeps the naive Bayes start.
     batch_size
-        Largest number of texts in a step; few texts make smaller batches, so that an epoch of a few hundred
-        texts or more has about 32 steps.
+        Largest number of texts in a step. With few texts the batches are smaller: an epoch has about 32 steps, or more,
+        if there are at least a few hundred texts.
     learning_rate
-        Step size of Adagrad at the first step; it falls linearly to zero.
+        Learning rate of Adagrad at the first step; it falls linearly to zero.
     seed
         Seed of the order of the training texts.
     held_out
-        Whether a training also scores another model, which learns from nine tenths of the films, on the other tenth.
-        It is not kept in the model file.
+        Whether a training also trains a second model, on nine tenths of the films, and scores it on the other tenth.
+        This setting is not saved in the model file.
     """
 
     columns: str = Field("synopsis year", pattern=r"\w")
@@ -69,20 +69,20 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
 
 class NoOptions(BaseModel, extra="forbid"):
-    """What a request without options may have: none."""
+    """The options of a request that takes none."""
 
 
 class Answer(BaseModel, frozen=True, extra="forbid"):
-    """What a prediction tells of each film.
+    """What a prediction contains for each film.
 
     Attributes
     ----------
     k
-        How many of the most probable genres are ranked; all, where there are fewer.
+        Number of genres to rank, the most probable first; all, if there are fewer.
     probabilities
         Whether the genres come with their probabilities, instead of with their ranks.
     explain
-        Whether the genres come with what each word, and each pair of neighbouring words, adds to their logits; then
+        Whether the genres come with what each word, and each pair of neighbouring words, adds to their logits. Then
         `probabilities` has no effect.
     """
 

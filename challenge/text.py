@@ -1,12 +1,12 @@
 """Text to bags: texts -> words -> pieces of a BPE vocabulary -> hashed n-grams.
 
 A text is a bag of units: its distinct words, and its distinct pairs of neighbouring words, in their order. A unit is a
-bag of features. A word has itself as a whole, and its n-grams: runs of a few pieces, the marks of its beginning and end
-being pieces too. A pair has itself. Features are hashed into buckets. Each unit is looked at once, however often it
-occurs, and everything is vectorised, for one text as for sixty thousand. Bags are sparse matrices in rows (CSR), the
-layout of an embedding bag. Their indices are of 32 bits: with others SciPy would copy both matrices of a product.
+bag of features. The features of a word are the whole word and its n-grams: runs of a few pieces, where the marks of its
+beginning and end are pieces too. A pair is one feature. Features are hashed into buckets. Each unit is processed once,
+however often it occurs, and everything is vectorised, for one text as for many. Bags are sparse matrices in rows (CSR),
+the layout of an embedding bag. Their indices have 32 bits: with others SciPy would copy both matrices of a product.
 
-Not handled: punctuation, upper case, and the order of words that are further apart.
+Not handled: punctuation, upper case, and the order of words that are not neighbours.
 """
 
 import re
@@ -25,22 +25,22 @@ from challenge.settings import Settings
 BUCKETS = 2**22  # of hashes; 2^20 are as good on films, but cost half a point of MAP@5 on long plots
 MULTIPLIER = np.uint64(116049371)  # of the hashes of word n-grams in fastText (src/dictionary.cc)
 MARK, UNK = "|", "?"  # the edge of a word or a text, and a character not in the vocabulary; no word holds either
-LONGEST_WORD = 256  # characters that are cut into pieces; the word as a whole has all of them
-# Nobody sees these within a word: soft hyphens, joiners, marks of direction and byte order, variation selectors, tags
+LONGEST_WORD = 256  # characters that are cut into pieces; the hash of the whole word uses all of them
+# Invisible within a word: soft hyphens, joiners, marks of direction and byte order, variation selectors, tags
 HIDDEN = r"[\xad\u034f\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e01ef]"
-# What stands for each character: a blank for what is no letter, mark or digit. Above, hardly anything but Chinese
-# characters and private use follows
+# The replacement of each character: a space, if it is no letter, mark or digit. Above 2^17 there are hardly any but
+# Chinese characters and private use
 PLAIN = "".join(chr(code) if unicodedata.category(chr(code))[0] in "LMN" else " " for code in range(2**17))
 set_memory_pool(system_memory_pool())  # the default one keeps much of what is freed
 
 
 class Units(NamedTuple):
-    """What texts consist of: their distinct words, and after these their distinct pairs of neighbouring words.
+    """The units of texts: their distinct words, followed by their distinct pairs of neighbouring words.
 
     Attributes
     ----------
     words
-        The distinct words, the empty one first; it stands for the edges of texts.
+        The distinct words. The first is the empty word, which marks the edges of texts.
     pairs
         The numbers of the words of each pair, int64 of shape (n_pairs, 2).
     counts
@@ -53,16 +53,16 @@ class Units(NamedTuple):
 
 
 def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
-    """Give numbers to the distinct words of texts, in the order in which they come.
+    """Give numbers to the distinct words of texts, in order of appearance.
 
-    Words are runs of letters, combining marks and digits, after Unicode's form NFKC and lower case. Characters that
-    nobody sees are dropped before; a zero width space separates words.
+    Words are runs of letters, combining marks and digits, after Unicode's form NFKC and lower case. Invisible
+    characters are dropped before that. A zero width space separates words.
 
     Returns
     -------
     words, ids
-        The distinct words, the empty one first, which stands for the edges of texts. And the numbers of all words
-        (int32), with the number of the empty one before each text and after the last.
+        The distinct words, first the empty word, which marks the edges of texts. And the numbers of all words (int32),
+        with the number of the empty word before each text and after the last.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
 def learn_vocabulary(words: list[str]) -> Tokenizer:
     """Learn a BPE vocabulary (Sennrich et al., ACL 2016) from the first 10,000 of the distinct words.
 
-    It has 500 pieces, fewer where the words are few, and more where they have more characters than that.
+    It has 500 pieces. It has fewer if there are few words, and more if the words have more different characters.
     """
     vocabulary = Tokenizer(models.BPE(unk_token=UNK))
     bpe = trainers.BpeTrainer(vocab_size=500, special_tokens=[MARK, UNK], max_token_length=16, show_progress=False)
@@ -89,19 +89,19 @@ def learn_vocabulary(words: list[str]) -> Tokenizer:
 def count_units(words: list[str], ids: np.ndarray) -> Units:
     """Count the words of texts, and the pairs that each word makes with the word, or the edge, before it.
 
-    What occurs n times in a text counts log(1 + n).
+    A word or pair that occurs n times in a text counts log(1 + n).
 
     Parameters
     ----------
     words, ids
         What `number_words` returns.
     """
-    places = np.flatnonzero(ids)  # of words; a word or an edge stands before each
+    places = np.flatnonzero(ids)  # of words; before each is a word or an edge
     # Two numbers of 32 bits in one of 64
     neighbours = array((ids[places - 1].astype(np.int64) << 32) | ids[places]).dictionary_encode()
     pairs = np.stack(np.divmod(neighbours.dictionary.to_numpy(), 2**32), axis=1)
 
-    texts = np.cumsum(ids == 0, dtype=np.int32)[places] - 1  # of each word: an edge stands before each text
+    texts = np.cumsum(ids == 0, dtype=np.int32)[places] - 1  # of each word: an edge is before each text
     units = np.concatenate([ids[places], len(words) + neighbours.indices.to_numpy()], dtype=np.int32)
     shape = (np.count_nonzero(ids == 0) - 1, len(words) + len(pairs))
     counts = csr_array((np.ones(len(units), np.float32), (np.tile(texts, 2), units)), shape)
@@ -137,8 +137,8 @@ def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[
 def hash_units(units: Units, vocabulary: Tokenizer, settings: Settings) -> csr_array:
     """Hash the features of units into buckets.
 
-    A word counts 1 as a whole, and each of its n n-grams sqrt(2 / n): the sum of their squares is 2, more where one
-    comes twice. A pair counts `pair_weight`. The hash of a word is the CRC-32 of its UTF-8 bytes; that of the empty
+    A whole word counts 1, and each of its n n-grams sqrt(2 / n). The sum of their squares is 2, or more if an n-gram is
+    repeated. A pair counts `pair_weight`. The hash of a word is the CRC-32 of its UTF-8 bytes; that of the empty
     word is 0. The hash of a pair is (hash of the first word + 1) x MULTIPLIER + hash of the second, modulo 2^64. The
     bucket is the hash modulo BUCKETS.
 
@@ -161,9 +161,9 @@ def hash_units(units: Units, vocabulary: Tokenizer, settings: Settings) -> csr_a
 def choose_rows(counts: csr_array, features: csr_array, most: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """Choose the buckets that get a row in the embedding, and weigh them by their inverse document frequency.
 
-    A bucket occurs in a text once for each distinct unit of the text that has it, so twice where two words share an
-    n-gram: counting texts exactly would add a third to the time of a training. Of the buckets that occur `min_count`
-    times or more, those are chosen that count most in all texts together: words before rare pairs and long n-grams.
+    A bucket occurs in a text once for each distinct unit of the text that has it, so it occurs twice if two words share
+    an n-gram. Counting texts exactly would make a training a third longer. Of the buckets that occur `min_count` times
+    or more, those that count most in all texts together are chosen: words before rare pairs and long n-grams.
 
     Parameters
     ----------
@@ -177,8 +177,8 @@ def choose_rows(counts: csr_array, features: csr_array, most: int, settings: Set
     Returns
     -------
     buckets, weights
-        The numbers of the chosen buckets (int32), those that count most first. And their weights (float32):
-        (1 + log(texts / occurrences))^idf, 1 where that would be less.
+        The numbers of the chosen buckets (int32), ordered by how much they count. And their weights (float32):
+        (1 + log(texts / occurrences))^idf, but at least 1.
     """
     texts_with_unit = counts.sign().sum(axis=0)
     occurrences = features.sign().T @ texts_with_unit
@@ -192,7 +192,7 @@ def choose_rows(counts: csr_array, features: csr_array, most: int, settings: Set
 def scale(counts: csr_array, features: csr_array) -> csr_array:
     """Return the counts of units in texts, scaled so that each text has the length 1, or 0 if no feature is known.
 
-    The length of a text is that of its bag of units, each of the length of its bag of features.
+    The length of a text is that of its bag of units, where each unit has the length of its bag of features.
     """
     lengths = np.sqrt(counts.power(2) @ features.power(2).sum(axis=1))
     return diags_array(1 / lengths.clip(1e-9)) @ counts
