@@ -350,10 +350,8 @@ def rank_file(content: bytes, name: str, classifier: Classifier, options: Answer
     """
     texts = read_movies(content, name, False, classifier.settings.columns)[0]["synopsis"]
     # An explanation takes many times the memory of its text
-    if options.explain and texts.str.len().sum() * len(classifier.labels) > 10_000_000:
-        raise ChallengeError(
-            f"{name}: too much text to explain: its characters x the genres of the model may be 10 million"
-        )
+    if options.explain and (texts.str.len() + 100).sum() * len(classifier.labels) > 10_000_000:
+        raise ChallengeError(f"{name}: too much to explain: (characters + 100 x films) x genres exceed 10 million")
     if not (options.explain or options.probabilities):
         return {film: dict(enumerate(ranking)) for film, ranking in zip(texts.index, classifier.rank(texts, options.k))}
     describe = classifier.explain if options.explain else classifier.rank

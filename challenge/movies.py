@@ -26,6 +26,8 @@ LIMIT = 2**30  # bytes of an upload, and of an unpacked file: a small packed fil
 csv.field_size_limit(2**31 - 1)  # characters of a cell
 
 SEPARATORS = "|;, "  # of genres; those that are rarely part of a name come first
+# How lists begin, and other collections as programs write them: JSON, Python, PostgreSQL, R
+LIST = re.compile(r"""[\[{]|\w*\(["'\[{]""")
 LABEL = re.compile(r"(?<!\S)__label__(\S+)")  # of a text in fastText's files
 # What programs write where there are no genres
 NO_GENRES = {"(no genres listed)", "nan", "nat", "<na>", "na", "n/a", "#n/a", "none", "null", r"\n"}
@@ -108,8 +110,8 @@ def read_list(text: str) -> list[str]:
     >>> read_list('[{"id": 18, "name": "Drama"}]'), read_list("['Drama', 'War']")
     (['Drama'], ['Drama', 'War'])
     """
-    # It reads JSON and Python's lists as text, but not every escape in them
-    items = yaml.load(text, yaml.CBaseLoader)
+    # It reads JSON and Python's lists as text, but not every escape in them; list.copy refuses what is no list
+    items = list.copy(yaml.load(text, yaml.CBaseLoader))
     return [item["name"] if isinstance(item, dict) else item for item in items]
 
 
@@ -124,7 +126,7 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
     ValueError
         A list is incomplete.
     """
-    split = [cell for cell in cells.values() if cell[:1] != "[" and cell.lower() not in NO_GENRES]
+    split = [cell for cell in cells.values() if not LIST.match(cell) and cell.lower() not in NO_GENRES]
     votes = [next((sign for sign in SEPARATORS if sign in cell), None) for cell in split]
     chosen = max(SEPARATORS, key=votes.count)
     separators = SEPARATORS[: SEPARATORS.index(chosen) + 1]
@@ -133,9 +135,9 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
         if cell in genres or cell.lower() in NO_GENRES:
             continue
         try:
-            genres[cell] = clean_genres(read_list(cell) if cell.startswith("[") else re.split(f"[{separators}]", cell))
+            genres[cell] = clean_genres(read_list(cell) if LIST.match(cell) else re.split(f"[{separators}]", cell))
         except Exception as error:  # whatever an incomplete list leads to
-            raise ValueError(f"line {line}: {cell[:80]!r} is not a whole list of genres") from error
+            raise ValueError(f"line {line}: {cell[:80]!r} is not a list of genres in JSON or Python") from error
     return [genres.get(cell, []) for cell in cells.values()]
 
 

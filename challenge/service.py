@@ -30,7 +30,7 @@ from challenge.settings import RANKS, Answer, ChallengeError, NoModelError, NoOp
 MODEL = Path(os.environ.get("CHALLENGE_MODEL") or "model.pt").expanduser()
 TOKEN = os.environ.get("CHALLENGE_TOKEN", "").strip()
 HOSTS = (os.environ.get("CHALLENGE_HOSTS") or "localhost 127.0.0.1 0.0.0.0 ::1").lower().split()
-LOCK = FileLock(f"{MODEL}.lock", timeout=0.1)  # seconds; `health` holds it for less
+LOCK = FileLock(f"{MODEL}.lock", timeout=0.1, poll_interval=0.005)  # seconds; `health` holds it for less
 
 
 def answer_error(request: Request, error: Exception) -> responses.JSONResponse:
@@ -151,8 +151,8 @@ def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
 
     With explain=true the answer has what each word, and each pair of neighbouring words, adds to the logits of these
     genres. "(start)" is before the first word. The terms of a genre sum to its logit, and 1 / (1 + exp(-logit)) is its
-    probability. One request can explain about a thousand films: the number of characters, times the number of genres
-    that the model knows, may be at most 10 million:
+    probability. One request can explain about a thousand films: the number of characters, and 100 for each film, times
+    the number of genres that the model knows, may be at most 10 million:
 
         {"155": {"Thriller": {"a": -0.13, "masked": 0.33, …, "a masked": 0.05, …, "(bias)": -2.03}, "Crime": …, …}}
     """
