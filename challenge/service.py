@@ -13,7 +13,7 @@ and three evaluations at once, and others wait. An upload of more than 1 GiB is 
 
 import os
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any, AsyncIterator
@@ -33,10 +33,13 @@ HOSTS = (os.environ.get("CHALLENGE_HOSTS") or "localhost 127.0.0.1 0.0.0.0 ::1")
 LOCK = FileLock(f"{MODEL}.lock", timeout=0.1, poll_interval=0.005)  # seconds; `health` holds it for less
 
 
-def answer_error(request: Request, error: Exception) -> responses.JSONResponse:
+# The status of each kind of error; the most specific kind counts
+STATUSES = {NoModelError: 409, Timeout: 409, ChallengeError: 422, OSError: 507}
+
+
+def answer_error(status: int, request: Request, error: Exception) -> responses.JSONResponse:
     """Answer an error that the user can correct."""
     detail = "another training is running; try again when it has ended" if isinstance(error, Timeout) else str(error)
-    status = 409 if isinstance(error, (NoModelError, Timeout)) else 422 if isinstance(error, ChallengeError) else 507
     return responses.JSONResponse({"detail": detail}, status)
 
 
@@ -65,7 +68,7 @@ app = FastAPIOffline(
     dependencies=[Depends(guard)],
     max_body_size=LIMIT,
     form_limits={"max_files": 1, "max_fields": 0},
-    exception_handlers=dict.fromkeys((ChallengeError, OSError), answer_error),
+    exception_handlers={kind: partial(answer_error, status) for kind, status in STATUSES.items()},
     responses={status: {"description": "Refused; `detail` says why"} for status in (400, 401, 403, 409, 413, 422, 507)},
 )
 
