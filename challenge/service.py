@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from challenge.model import Classifier, rank_file, score, train_file
 from challenge.movies import LIMIT, read_movies
-from challenge.settings import RANKS, Answer, ChallengeError, NoModelError, NoOptions, Settings
+from challenge.settings import RANKS, Answer, ChallengeError, NoModelError, Options, Settings
 
 MODEL = Path(os.environ.get("CHALLENGE_MODEL") or "model.pt").expanduser()
 TOKEN = os.environ.get("CHALLENGE_TOKEN", "").strip()
@@ -118,7 +118,7 @@ async def wait_for_turn() -> AsyncIterator[None]:
 
 
 @app.post("/genres/evaluate", dependencies=[Depends(wait_for_turn, max_concurrency=3)])
-def evaluate(file: UploadFile, options: Annotated[NoOptions, Query()]) -> dict[str, Any]:
+def evaluate(file: UploadFile, options: Annotated[Options, Query()]) -> dict[str, Any]:
     """Score the model on a CSV file with genres and the columns that the model was trained on.
 
     The model should not have learnt from these films. Films without genres are left out. The answer has the precision
@@ -164,7 +164,7 @@ def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
 
 @app.head("/health", include_in_schema=False)
 @app.get("/health")
-def health(options: Annotated[NoOptions, Query()]) -> dict[str, Any]:
+def health(options: Annotated[Options, Query()]) -> dict[str, Any]:
     """Describe the current model: its genres, its settings, and when it was saved (in seconds since 1970).
 
     Before the first training there are no genres, and `settings` and `saved` are null. `training_since` says when the

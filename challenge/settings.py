@@ -17,7 +17,11 @@ class NoModelError(ChallengeError):
     """There is no valid model."""
 
 
-class Settings(BaseModel, frozen=True, extra="forbid"):
+class Options(BaseModel, frozen=True, extra="forbid"):
+    """Options, of which unknown ones are refused by name. A request without options takes this class itself."""
+
+
+class Settings(Options):
     """How texts become bags, and how the model learns.
 
     Attributes
@@ -68,11 +72,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     held_out: bool = Field(False, exclude=True)
 
 
-class NoOptions(BaseModel, extra="forbid"):
-    """The options of a request that takes none."""
-
-
-class Answer(BaseModel, frozen=True, extra="forbid"):
+class Answer(Options):
     """What a prediction contains for each film.
 
     Attributes
