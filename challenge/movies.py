@@ -126,14 +126,13 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
     ValueError
         A list is incomplete.
     """
-    split = [cell for cell in cells.values() if not LIST.match(cell) and cell.lower() not in NO_GENRES]
+    lines = {cell: line for line, cell in cells.items() if cell.lower() not in NO_GENRES}  # of each distinct cell
+    split = [cell for cell in cells.values() if cell in lines and not LIST.match(cell)]
     votes = [next((sign for sign in SEPARATORS if sign in cell), None) for cell in split]
     chosen = max(SEPARATORS, key=votes.count)
     separators = SEPARATORS[: SEPARATORS.index(chosen) + 1]
-    genres: dict[str, list[str]] = {}  # of each distinct cell
-    for line, cell in cells.items():
-        if cell in genres or cell.lower() in NO_GENRES:
-            continue
+    genres = {}
+    for cell, line in lines.items():
         try:
             genres[cell] = clean_genres(read_list(cell) if LIST.match(cell) else re.split(f"[{separators}]", cell))
         except Exception as error:  # whatever an incomplete list leads to
@@ -165,8 +164,7 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
     movies = pd.DataFrame({"synopsis": texts}, index=[row[id_place] for row in films.values()], dtype=object)
     if labelled:
         genre_place = find_column(header, ["genres"])
-        cells = {line: " ".join(row[genre_place].split()) for line, row in films.items()}
-        movies["genres"] = read_genres(cells)
+        movies["genres"] = read_genres({line: " ".join(row[genre_place].split()) for line, row in films.items()})
     return movies
 
 
@@ -206,8 +204,8 @@ def read_movies(data: bytes, name: str, labelled: bool, columns: str = Settings(
     try:
         text = decode(data)
         names = [clean_name(column) for column in columns.split() or ["synopsis"]]
-        is_lines = "__label__" in re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
-        films = read_lines(text) if is_lines else read_table(text, names, labelled)
+        # A label in the first line that is not empty shows fastText's format
+        films = read_lines(text) if re.match(r"\s*+[^\r\n]*__label__", text) else read_table(text, names, labelled)
     except (OSError, ValueError) as error:
         raise ChallengeError(f"{name}: {' '.join(str(error).split())}") from error
     movies = films[films["genres"].astype(bool)] if labelled else films
