@@ -11,7 +11,7 @@ from unicodedata import normalize
 import pandas as pd
 import yaml
 from filelock import FileLock
-from jsonargparse import ArgumentError, ArgumentParser, auto_cli
+from jsonargparse import ArgumentError, auto_cli
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
 from challenge.model import Classifier, hold_out, rank_file, score, train_file
@@ -141,11 +141,14 @@ def sweep(
             if not study.best_trials:
                 study.enqueue_trial(Settings().model_dump())
                 study.optimize(objective, 1)
-        cap, n = optuna.study.MaxTrialsCallback(trials, states=None), max(0, trials - len(study.trials))
-        # n is what is left to do; cap stops the search when other commands have done it
+        left = max(0, trials - len(study.trials))
+        cap = [optuna.study.MaxTrialsCallback(trials, states=None)]  # stops when other commands have done what is left
+        tty = sys.stderr.isatty()
         # Ctrl-C: with several workers, running trials end first; with one, its trial is cancelled
         with suppress(KeyboardInterrupt):
-            study.optimize(objective, n, 60 * minutes, workers, Exception, [cap], show_progress_bar=sys.stderr.isatty())
+            study.optimize(
+                objective, left, 60 * minutes, workers, catch=Exception, callbacks=cap, show_progress_bar=tty
+            )
         write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
     except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
         # Optuna hides a full disk, among others, behind an error of its own
@@ -157,12 +160,12 @@ def sweep(
     print(f"best.yaml: MAP@5 {study.best_value:.3f}, against {table['value'].iloc[0]:.3f} for the defaults")
 
 
-if __name__ == "__main__":
-    cast(Any, sys.stdout).reconfigure(errors="backslashreplace")  # a terminal may lack letters of a genre
-    try:
-        auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", exit_on_error=False, allow_abbrev=False)
-    except (ArgumentError, ChallengeError, KeyboardInterrupt, OSError, UnicodeDecodeError) as error:
-        message = " ".join(f"error: {str(error) or 'stopped'}".split())
-        message = re.sub(r"(://[^:/\s]*:)\S*(?=@)|(password=)\S*", r"\1\2***", message)  # in a URL
-        # Without what pydantic adds to its messages
-        ArgumentParser().exit(2, re.sub(r" \d+ validation errors? for \S+| \[type=.*?/v/\w+", "", message) + "\n")
+cast(Any, sys.stdout).reconfigure(errors="backslashreplace")  # a terminal may lack letters of a genre
+try:
+    auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", exit_on_error=False, allow_abbrev=False)
+except (ArgumentError, ChallengeError, KeyboardInterrupt, OSError, UnicodeDecodeError) as error:
+    message = " ".join(f"error: {str(error) or 'stopped'}".split())
+    message = re.sub(r"(://[^:/\s]*:)\S*(?=@)|(password=)\S*", r"\1\2***", message)  # in a URL
+    # Without what pydantic adds to its messages
+    print(re.sub(r" \d+ validation errors? for \S+| \[type=.*?/v/\w+", "", message), file=sys.stderr)
+    sys.exit(2)

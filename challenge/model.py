@@ -198,8 +198,7 @@ class Classifier(nn.Module):
         term of an unknown word or pair is 0.
         """
         units, features = self.encode(texts)
-        pairs = [f"{units.words[first] or '(start)'} {units.words[second]}" for first, second in units.pairs.tolist()]
-        names = [*units.words, *pairs]
+        names = units.words + [f"{units.words[i] or '(start)'} {units.words[j]}" for i, j in units.pairs.tolist()]
         logits = pool(features, self.embedding).cpu().numpy()  # what each unit adds where it counts 1
         order = (pool(units.counts @ features, self.embedding) + self.bias).argsort(stable=True, descending=True)
         for top, start, end in zip(order[:, :k].tolist(), units.counts.indptr, units.counts.indptr[1:]):
