@@ -8,11 +8,10 @@ It reads the environment variables
 
 It reads the model again when the file has changed. So every worker, and a restarted server, serves the latest model.
 Only one training runs at a time. Meanwhile, predictions use the former model. Each process works on three predictions
-and three evaluations at once, and others wait. An upload of more than 1 GiB is refused.
+and evaluations at once, and others wait. An upload of more than 1 GiB is refused.
 """
 
 import os
-from contextlib import suppress
 from functools import lru_cache, partial
 from hmac import compare_digest
 from pathlib import Path
@@ -75,14 +74,20 @@ app = FastAPIOffline(
 
 @lru_cache(maxsize=1)
 def load(changed: int) -> Classifier:
-    """Return the model as of this time of change. It is read once."""
+    """Return the model, which is read again only if the file's time of change (`st_ctime_ns`) is another one.
+
+    Unlike the time of modification, it can't be set by a program that copies or moves a file here.
+    """
     return Classifier.load(MODEL)
 
 
-def current() -> Classifier:
-    """Return the latest model."""
-    # The time of change, unlike that of modification, can't be set by a program that copies or moves a file here
-    return load(MODEL.stat().st_ctime_ns if os.path.exists(MODEL) else 0)
+async def lend_model() -> AsyncIterator[Classifier]:
+    """Lend the latest model for the time of a request."""
+    yield load(MODEL.stat().st_ctime_ns if os.path.exists(MODEL) else 0)
+
+
+# More threads would slow each other down, and each takes memory
+Model = Annotated[Classifier, Depends(lend_model, max_concurrency=3)]
 
 
 @app.post("/genres/train", dependencies=[Depends(authorize)] if TOKEN else [])
@@ -112,13 +117,8 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
         return train_file(file.file.read(), file.filename or "file", settings, MODEL)
 
 
-async def wait_for_turn() -> AsyncIterator[None]:
-    """Limit the requests that are worked on at once: many threads would wait for each other, and each takes memory."""
-    yield
-
-
-@app.post("/genres/evaluate", dependencies=[Depends(wait_for_turn, max_concurrency=3)])
-def evaluate(file: UploadFile, options: Annotated[Options, Query()]) -> dict[str, Any]:
+@app.post("/genres/evaluate")
+def evaluate(file: UploadFile, classifier: Model, options: Annotated[Options, Query()]) -> dict[str, Any]:
     """Score the model on a CSV file with genres and the columns that the model was trained on.
 
     The model should not have learnt from these films. Films without genres are left out. The answer has the precision
@@ -128,14 +128,13 @@ def evaluate(file: UploadFile, options: Annotated[Options, Query()]) -> dict[str
         {"films": 2, "left_out": 0, "P@1": 0.5, "R@5": 1.0, "MAP@5": 0.75,
          "genres": {"Drama": {"films": 2, "map_at_5": 0.75}, "Crime": {"films": 1, "map_at_5": 1.0}}}
     """
-    classifier = current()
     movies, left_out = read_movies(file.file.read(), file.filename or "file", True, classifier.settings.columns)
     scores, per_genre = score(movies["genres"], classifier.rank(movies["synopsis"], RANKS))
     return {"films": len(movies), "left_out": left_out, **scores, "genres": per_genre.to_dict("index")}
 
 
-@app.post("/genres/predict", dependencies=[Depends(wait_for_turn, max_concurrency=3)])
-def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
+@app.post("/genres/predict")
+def predict(file: UploadFile, classifier: Model, options: Annotated[Answer, Query()]) -> Response:
     """Rank the most probable genres of each film of a CSV file with columns movie_id and synopsis.
 
     The columns that the model was trained on may replace `synopsis`. For example:
@@ -159,7 +158,7 @@ def predict(file: UploadFile, options: Annotated[Answer, Query()]) -> Response:
 
         {"155": {"Thriller": {"a": -0.13, "masked": 0.33, …, "a masked": 0.05, …, "(bias)": -2.03}, "Crime": …, …}}
     """
-    return responses.JSONResponse(rank_file(file.file.read(), file.filename or "file", current(), options))
+    return responses.JSONResponse(rank_file(file.file.read(), file.filename or "file", classifier, options))
 
 
 @app.head("/health", include_in_schema=False)
@@ -168,15 +167,21 @@ def health(options: Annotated[Options, Query()]) -> dict[str, Any]:
     """Describe the current model: its genres, its settings, and when it was saved (in seconds since 1970).
 
     Before the first training there are no genres, and `settings` and `saved` are null. `training_since` says when the
-    running training began, also in seconds since 1970. It is null if none is running.
+    running training began, also in seconds since 1970. It is null if none is running. If the model file can't be read,
+    or has no model, the status is 409.
     """
-    state: dict[str, Any] = {"genres": [], "settings": None, "saved": None}
-    with suppress(NoModelError):
-        state = {"genres": current().labels, "settings": current().settings, "saved": MODEL.stat().st_mtime}
-    with suppress(OSError), LOCK:
-        return {**state, "training_since": None}
-    # A training has the lock; or nobody can take the lock, so that no training runs
-    return {**state, "training_since": os.path.getmtime(LOCK.lock_file) if os.access(LOCK.lock_file, os.W_OK) else None}
+    state: dict[str, Any] = {"genres": [], "settings": None, "saved": None, "training_since": None}
+    if os.path.exists(MODEL):
+        classifier = load(MODEL.stat().st_ctime_ns)
+        state |= {"genres": classifier.labels, "settings": classifier.settings, "saved": MODEL.stat().st_mtime}
+    try:
+        with LOCK:
+            pass
+    except Timeout:  # a training has the lock
+        state["training_since"] = os.path.getmtime(LOCK.lock_file)
+    except OSError:  # nobody can take the lock, so no training runs
+        pass
+    return state
 
 
 app.frontend("/", directory=Path(__file__).with_name("web"), fallback=None)
