@@ -231,9 +231,9 @@ const ask = async () => {
 let films = []; // each its id and genres, in the order of the file
 let ranking; // the file that was chosen last
 
-/** Return the ids in a submission, in its order. JSON.parse would put ids that are whole numbers first. */
-const readIds = (submission) =>
-  [...submission.matchAll(/("(?:[^"\\]|\\.)*")(:\{)?/g)].filter(([, , isId]) => isId).map(([, text]) => JSON.parse(text));
+/** Return the ids in an answer, in its order. JSON.parse would put ids that are whole numbers first. */
+const readIds = (answer) =>
+  [...answer.matchAll(/("(?:[^"\\]|\\.)*")(:\{)?/g)].filter(([, , isId]) => isId).map(([, text]) => JSON.parse(text));
 
 const showFilms = () => {
   const wanted = byId("filter").value.trim().toLowerCase();
@@ -261,9 +261,16 @@ const showFigures = (place, scores) => {
   place.querySelector(".figures tbody").replaceChildren(...figures);
 };
 
-/** Show the scores of the model on a file; hide them where its films have no genres. */
+/** Return the genres of a film as text, the best one first, with their probabilities if the answer has them. */
+const listGenres = (ranking, wantsProbabilities) =>
+  wantsProbabilities
+    ? Object.entries(ranking).sort(([, a], [, b]) => b - a).map(([name, share]) => `${name} ${percentFormat.format(share)}`)
+    : Object.values(ranking);
+
+/** Show the scores of the model on a file, or say why there are none. */
 const showScores = async (file) => {
   byId("scores").hidden = true;
+  byId("unscored").textContent = "";
   try {
     const { films, genres, ...scores } = JSON.parse(await request("genres/evaluate", file));
     byId("scored").textContent = count(films, "film");
@@ -272,22 +279,31 @@ const showScores = async (file) => {
     byId("scores").hidden = false;
   } catch (error) {
     if (error.status !== 422) throw error;
+    byId("unscored").textContent = `No scores: ${error.message}`;
   }
 };
 
 const rank = async (file) => {
   ranking = file; // before anything is awaited: a training may end meanwhile
-  const submission = await request("genres/predict", file);
-  const rankings = JSON.parse(submission);
+  const wantsProbabilities = byId("probabilities").checked;
+  const answer = await request(`genres/predict?probabilities=${wantsProbabilities}`, file);
+  const rankings = JSON.parse(answer);
   await showScores(file);
-  films = readIds(submission).map((id) => [id, ...Object.values(rankings[id])]);
+  films = readIds(answer).map((id) => [id, ...listGenres(rankings[id], wantsProbabilities)]);
   const save = byId("save");
   URL.revokeObjectURL(save.href);
-  save.href = URL.createObjectURL(new Blob([submission], { type: "application/json" }));
+  save.href = URL.createObjectURL(new Blob([answer], { type: "application/json" }));
+  save.download = wantsProbabilities ? "probabilities.json" : "submission.json";
+  save.textContent = `Save ${save.download}`;
   byId("filter").value = "";
   showFilms();
   byId("films").hidden = false;
   return `Ranked the genres of ${count(films.length, "film")}.`;
+};
+
+/** Rank the file that was chosen last again, if there is one. */
+const rankAgain = () => {
+  if (ranking) attend(byId("rank"), `Ranking the films of ${ranking.name} …`, () => rank(ranking));
 };
 
 // --- Training
@@ -311,7 +327,7 @@ const learn = async (file) => {
   const worth = byId("worth");
   worth.hidden = !("MAP@5" in answer); // of one film nothing can be held out
   if (!worth.hidden) showFigures(worth, answer);
-  if (ranking) attend(byId("rank"), `Ranking the films of ${ranking.name} …`, () => rank(ranking));
+  rankAgain();
   const leftOut = answer.left_out ? `; left out ${count(answer.left_out, "film")} without genres` : "";
   return `Learnt ${count(answer.genres.length, "genre")} from ${count(answer.films, "film")}${leftOut}.`;
 };
@@ -360,5 +376,6 @@ for (const type of ["dragover", "drop"]) {
   });
 }
 
+byId("probabilities").addEventListener("change", rankAgain);
 byId("filter").addEventListener("input", showFilms);
 showModel();
