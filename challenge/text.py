@@ -6,7 +6,7 @@ beginning and end are pieces too. A pair is one feature. Features are hashed int
 however often it occurs, and everything is vectorised, for one text as for many. Bags are sparse matrices in rows (CSR),
 the layout of an embedding bag. Their indices have 32 bits: with others SciPy would copy both matrices of a product.
 
-Not handled: punctuation, upper case, and the order of words that are not neighbours.
+Ignored: punctuation, upper case, and the order of words that are not neighbours.
 """
 
 import re
@@ -56,7 +56,7 @@ def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
     """Give numbers to the distinct words of texts, in order of appearance.
 
     Words are runs of letters, combining marks and digits, after Unicode's form NFKC and lower case. Invisible
-    characters are dropped before that. A zero width space separates words.
+    characters are dropped before that. A zero width space separates words. A single text counts as a list of one.
 
     Returns
     -------
@@ -69,6 +69,7 @@ def number_words(texts: Iterable[str]) -> tuple[list[str], np.ndarray]:
     >>> number_words(["Ｎo, no… ﬁre!", "Cafe\N{COMBINING ACUTE ACCENT}"])
     (['', 'no', 'fire', 'café'], array([0, 1, 1, 2, 0, 3, 0], dtype=int32))
     """
+    texts = [texts] if isinstance(texts, str) else texts
     visible = (unicodedata.normalize("NFKC", re.sub(HIDDEN, "", text)) for text in texts)
     lines = [f"{MARK} {text.lower().translate(PLAIN)}".rstrip() for text in visible]
     words = compute.ascii_split_whitespace(array([*lines, MARK], large_string())).flatten().dictionary_encode()
@@ -120,7 +121,7 @@ def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[
     """
     # All words in one row, with a mark before each word and after the last; lines of it are encoded in parallel
     marked = [MARK + word[:LONGEST_WORD] for word in [*words, ""]]
-    vocabulary.model._resize_cache(0)  # the cache (no public name) would outlive the vocabulary
+    vocabulary.model._resize_cache(0)  # a private name, but the cache would outlive the vocabulary
     lines = ["".join(marked[start : start + 1024]) for start in range(0, len(marked), 1024)]
     # The mark has the number 0; 1 is added, since 0 would not change a hash
     pieces = np.concatenate([line.ids for line in vocabulary.encode_batch_fast(lines)]).astype(np.uint64) + 1
@@ -137,10 +138,10 @@ def hash_ngrams(words: list[str], vocabulary: Tokenizer, longest: int) -> tuple[
 def hash_units(units: Units, vocabulary: Tokenizer, settings: Settings) -> csr_array:
     """Hash the features of units into buckets.
 
-    A whole word counts 1, and each of its n n-grams sqrt(2 / n). The sum of their squares is 2, or more if an n-gram is
-    repeated. A pair counts `pair_weight`. The hash of a word is the CRC-32 of its UTF-8 bytes; that of the empty
-    word is 0. The hash of a pair is (hash of the first word + 1) x MULTIPLIER + hash of the second, modulo 2^64. The
-    bucket is the hash modulo BUCKETS.
+    A whole word counts 1, and each of its n n-grams sqrt(2 / n). The squares of what the n-grams count sum to 2, or to
+    more if an n-gram is repeated. A pair counts `pair_weight`. The hash of a word is the CRC-32 of its UTF-8 bytes;
+    that of the empty word is 0. The hash of a pair is (hash of the first word + 1) x MULTIPLIER + hash of the second,
+    modulo 2^64. The bucket is the hash modulo BUCKETS.
 
     Returns
     -------
