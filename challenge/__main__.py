@@ -86,7 +86,7 @@ def sweep(
     workers: PositiveInt = 2,
     folds: Annotated[int, Field(ge=2)] = 5,
     storage: str = "sqlite:///sweep.db?timeout=60",
-    columns: str = Settings().columns,
+    columns: Annotated[str, Field(pattern=r"\w")] = Settings().columns,
 ) -> None:
     """Search for better settings, and write them to best.yaml. Run the same command again to resume.
 
@@ -141,18 +141,16 @@ def sweep(
             if not study.best_trials:
                 study.enqueue_trial(Settings().model_dump())
                 study.optimize(objective, 1)
-        left = max(0, trials - len(study.trials))
-        cap = [optuna.study.MaxTrialsCallback(trials, states=None)]  # stops when other commands have done what is left
+        due = max(0, trials - len(study.trials))
+        cap = [optuna.study.MaxTrialsCallback(trials, states=None)]  # stops when other commands have done what was due
         tty = sys.stderr.isatty()
         # Ctrl-C: with several workers, running trials end first; with one, its trial is cancelled
         with suppress(KeyboardInterrupt):
-            study.optimize(
-                objective, left, 60 * minutes, workers, catch=Exception, callbacks=cap, show_progress_bar=tty
-            )
-        write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
-    except Exception as error:  # of files, of databases, of what connects to them, or of the first trial
+            study.optimize(objective, due, 60 * minutes, workers, catch=Exception, callbacks=cap, show_progress_bar=tty)
+    except Exception as error:  # of databases, of what connects to them, or of the first trial
         # Optuna hides a full disk, among others, behind an error of its own
         raise ChallengeError(f"the sweep ended: {error.__context__ or error}".splitlines()[0]) from error
+    write_file(Path("best.yaml"), yaml.safe_dump({"columns": columns, **study.best_params}).encode())
     # The defaults, and the best of the others
     table = study.trials_dataframe(("number", "value", "user_attrs", "params")).dropna().convert_dtypes()
     print(pd.concat([table.head(1), table.iloc[1:].nlargest(9, "value")]).to_string(index=False))
