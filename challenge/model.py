@@ -33,7 +33,7 @@ def pool(bags: csr_array, table: nn.EmbeddingBag) -> Tensor:
     """Return the weighted sums of a table's rows over bags, float32 of shape (n_bags, n_columns), on its device."""
     # The inputs, offsets and per_sample_weights of the module
     parts = [torch.from_numpy(part).to(table.weight.device) for part in (bags.indices, bags.indptr, bags.data)]
-    return torch.as_tensor(table(*parts))
+    return torch.as_tensor(table(*parts))  # it is a tensor, but a module does not declare that
 
 
 def naive_bayes_log_odds(bags: csr_array, targets: csr_array, prior: np.ndarray, smoothing: float) -> Tensor:
@@ -194,16 +194,16 @@ class Classifier(nn.Module):
         """Yield the terms of the logits of the `k` most probable labels of each text, best first.
 
         A label has a term for each distinct word of a text and for each distinct pair of neighbours ("(start)" is
-        before the first word), and one for the bias. They sum to the logit, and its sigmoid is the probability. The
-        term of an unknown word or pair is 0.
+        before the first word), and one for the bias. The words come first, then the pairs, then the bias. They sum to
+        the logit, and its sigmoid is the probability. The term of an unknown word or pair is 0.
         """
         units, features = self.encode(texts)
         names = units.words + [f"{units.words[i] or '(start)'} {units.words[j]}" for i, j in units.pairs.tolist()]
         logits = pool(features, self.embedding).cpu().numpy()  # what each unit adds where it counts 1
         order = (pool(units.counts @ features, self.embedding) + self.bias).argsort(stable=True, descending=True)
-        for top, start, end in zip(order[:, :k].tolist(), units.counts.indptr, units.counts.indptr[1:]):
-            keys = [names[unit] for unit in units.counts.indices[start:end]]
-            terms = logits[units.counts.indices[start:end]] * units.counts.data[start:end, None]
+        for top, counts in zip(order[:, :k].tolist(), units.counts.sorted_indices()):
+            keys = [names[unit] for unit in counts.indices]
+            terms = logits[counts.indices] * counts.data[:, None]
             yield {self.labels[j]: dict(zip(keys, terms[:, j].tolist())) | {"(bias)": self.bias[j].item()} for j in top}
 
     def save(self, path: Path | str) -> None:
@@ -233,6 +233,7 @@ class Classifier(nn.Module):
             classifier = cls(Settings(**settings), labels, vocabulary, state["buckets"].numpy(), state["idf"].numpy())
             classifier.load_state_dict(state)
         except Exception as error:  # whatever a file that is not a model leads to
+            # Without the folder, since the service shows this message
             raise NoModelError(f"{Path(path).name} is missing, unreadable or no model; train one first") from error
         return classifier
 
@@ -317,10 +318,10 @@ def train_file(content: bytes, name: str, settings: Settings, path: Path) -> dic
     ChallengeError, OSError
         The table can't be read, see `movies.read_movies`; or the model can't be saved, see `Classifier.save`.
     """
-    movies, left_out = read_movies(content, name, True, settings.columns)
+    movies, left_out = read_movies(content, name, labelled=True, columns=settings.columns)
     classifier = Classifier.learn(movies["synopsis"], movies["genres"], settings)
-    classifier.save(path)
     scores = hold_out(movies, 0, 10, settings) if settings.held_out and movies["synopsis"].nunique() > 1 else {}
+    classifier.save(path)
     return {"films": len(movies), "left_out": left_out, "genres": classifier.labels, **scores}
 
 
@@ -347,7 +348,7 @@ def rank_file(content: bytes, name: str, classifier: Classifier, options: Answer
     ChallengeError
         The table can't be read, see `movies.read_movies`, or is too large to explain.
     """
-    texts = read_movies(content, name, False, classifier.settings.columns)[0]["synopsis"]
+    texts = read_movies(content, name, labelled=False, columns=classifier.settings.columns)[0]["synopsis"]
     # An explanation takes many times the memory of its text
     if options.explain and (texts.str.len() + 100).sum() * len(classifier.labels) > 10_000_000:
         raise ChallengeError(f"{name}: too much to explain: (characters + 100 x films) x genres exceed 10 million")
