@@ -11,5 +11,9 @@ from importlib import import_module
 
 
 def __getattr__(name: str) -> object:
-    """Return a name of the service, such as `app`. It is imported only then, since the commands do not need it."""
+    """Return a name of the service, such as `app`.
+
+    The service is imported only then, since the commands do not need it. `from challenge import movies` imports it too,
+    unlike `from challenge.movies import read_movies`.
+    """
     return getattr(import_module("challenge.service"), name)

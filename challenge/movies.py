@@ -26,10 +26,10 @@ LIMIT = 2**30  # bytes of an upload, and of an unpacked file: a small packed fil
 csv.field_size_limit(2**31 - 1)  # characters of a cell
 
 SEPARATORS = "|;, "  # of genres; those that are rarely part of a name come first
-# How lists begin, and other collections as programs write them: JSON, Python, PostgreSQL, R
+# How lists begin in JSON and Python; and sets, tuples, PostgreSQL's arrays and R's vectors, which are refused
 LIST = re.compile(r"""[\[{]|\w*\(["'\[{]""")
 LABEL = re.compile(r"(?<!\S)__label__(\S+)")  # of a text in fastText's files
-# What programs write where there are no genres
+# What programs write where there are no genres, in lower case; MySQL writes \N
 NO_GENRES = {"(no genres listed)", "nan", "nat", "<na>", "na", "n/a", "#n/a", "none", "null", r"\n"}
 
 
@@ -49,7 +49,7 @@ def decode(content: bytes) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = len([*StringIO(error.object[: error.start].decode(encoding) + "?", newline=None)])
+        line = len(re.split(r"\r\n?|\n", error.object[: error.start].decode(encoding)))
         raise ValueError(f"line {line} is not {error.encoding.upper()}: save it as CSV (UTF-8), not Excel") from error
 
 
@@ -90,10 +90,10 @@ def find_column(header: list[str], names: list[str]) -> int:
     ValueError
         It has none of them, or has that one more than once.
     """
-    name = next((name for name in names if name in header), names[0])
-    if header.count(name) != 1:
-        raise ValueError(f"needs one column {name!r}, but has {str(header)[:300]}")
-    return header.index(name)
+    found = next((name for name in names if name in header), names[0])
+    if header.count(found) != 1:
+        raise ValueError(f"needs one column {found!r}, but has {str(header)[:300]}")
+    return header.index(found)
 
 
 def clean_genres(names: list[str]) -> list[str]:
@@ -124,9 +124,9 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
     Raises
     ------
     ValueError
-        A list is incomplete.
+        A list is incomplete, or a cell is another kind of collection.
     """
-    lines = {cell: line for line, cell in cells.items() if cell.lower() not in NO_GENRES}  # of each distinct cell
+    lines = {cell: line for line, cell in cells.items() if cell.lower() not in NO_GENRES}  # one of each distinct cell
     split = [cell for cell in cells.values() if cell in lines and not LIST.match(cell)]
     votes = [next((sign for sign in SEPARATORS if sign in cell), None) for cell in split]
     chosen = max(SEPARATORS, key=votes.count)
@@ -146,7 +146,7 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        A column is missing, or is there twice; or a row, or a list of genres, is incomplete.
+        A column is missing, or is there twice; a row is incomplete; or genres can't be read, see `read_genres`.
     """
     rows = read_rows(text)
     header = [clean_name(cell) for cell in next(iter(rows.values()), [])]
@@ -154,6 +154,7 @@ def read_table(text: str, columns: list[str], labelled: bool) -> pd.DataFrame:
         if len(row) != len(header):
             raise ValueError(f"the row in line {line} has {len(row)} cells, but the header has {len(header)}")
     first = find_column(header, columns[:1] if labelled else [columns[0], "synopsis"])
+    # A dict has each column once, in their order
     places = dict.fromkeys([first, *(find_column(header, [name]) for name in columns[1:] if name in header)])
     # A training needs no ids: the text may take their place
     id_place = find_column(header, ["movie_id", "movieid", "id", *(columns if labelled else [])])

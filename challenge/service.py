@@ -43,10 +43,11 @@ def answer_error(status: int, request: Request, error: Exception) -> responses.J
 
 
 async def guard(request: Request, response: Response) -> None:
-    """Refuse requests of pages of other sites, and of pages that call this machine by another name.
+    """Refuse requests with the origin of another site, or of a page that calls this machine by another name.
 
-    Browsers send the origin of a page, except with simple reads of the page's own site. Other programs send none, and
-    may use any name. Other sites may not show the page in a frame.
+    Browsers send the origin of a page with each POST, and with each read of another site by a script. Other reads have
+    no origin, and are answered under any name; they change nothing. Programs that are no browsers send no origin
+    either. Other sites may not show the page in a frame.
     """
     response.headers["X-Frame-Options"] = "DENY"
     origin = request.headers.get("origin", "")
@@ -58,6 +59,7 @@ async def guard(request: Request, response: Response) -> None:
 
 def authorize(bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]) -> None:
     """Refuse a request without the token of this service."""
+    # Headers are decoded as Latin-1
     if not (bearer and compare_digest(bearer.credentials.encode("latin-1"), os.fsencode(TOKEN))):
         raise HTTPException(401, "training needs 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"})
 
@@ -83,6 +85,7 @@ def load(changed: int) -> Classifier:
 
 async def lend_model() -> AsyncIterator[Classifier]:
     """Lend the latest model for the time of a request."""
+    # With return in place of yield, the limit of requests would not count the time after this function
     yield load(MODEL.stat().st_ctime_ns if os.path.exists(MODEL) else 0)
 
 
@@ -94,10 +97,10 @@ Model = Annotated[Classifier, Depends(lend_model, max_concurrency=3)]
 def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str, Any]:
     """Train on a CSV file with columns synopsis and genres, and save the model.
 
-    Genres are separated by spaces, commas, semicolons or |, whichever most films have, or are lists in JSON; films
-    without genres are left out. `columns` names the columns of a film's text; the default is `synopsis` and `year`.
-    The columns may also be separated by semicolons, tabs or |, and the file may be compressed by gzip, or be in the
-    format of fastText. For example:
+    Genres are separated by spaces, commas, semicolons or |, whichever most films have, or are lists in JSON or Python;
+    films without genres are left out. `columns` names the columns of a film's text; the default is `synopsis` and
+    `year`. The columns may also be separated by semicolons, tabs or |, and the file may be compressed by gzip, or be in
+    the format of fastText. For example:
 
         movie_id,year,synopsis,genres
         17,1959,"A heist goes wrong, and a cellist pays.",Crime Drama

@@ -18,7 +18,7 @@ class NoModelError(ChallengeError):
 
 
 class Options(BaseModel, frozen=True, extra="forbid"):
-    """Options, of which unknown ones are refused by name. A request without options takes this class itself."""
+    """The base of all options. Unknown ones are refused by name. Routes that have no options use this class itself."""
 
 
 class Settings(Options):

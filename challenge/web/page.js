@@ -1,4 +1,4 @@
-const WORD = /([\p{L}\p{M}\p{N}]+)/u; // split() keeps what the brackets hold
+const WORD = /([\p{L}\p{M}\p{N}]+)/u; // split() keeps what the group captures
 // Nobody sees these within a word; the service drops them too
 const HIDDEN =
   /[\u00ad\u034f\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\u{e0000}-\u{e01ef}]/gu;
@@ -229,7 +229,7 @@ const ask = async () => {
 // --- Files of films
 
 let films = []; // each its id and genres, in the order of the file
-let ranking; // the file that was chosen last
+let rankedFile; // the file of films that was chosen last
 
 /** Return the ids in an answer, in its order. JSON.parse would put ids that are whole numbers first. */
 const readIds = (answer) =>
@@ -244,9 +244,10 @@ const showFilms = () => {
   byId("count").textContent = `${numberFormat.format(found.length)} of ${count(films.length, "film")}${rest}.`;
 };
 
-const genreRow = ([name, { films, map_at_5: score }]) => {
+const genreRow = ([name, figures]) => {
+  const score = figures.map_at_5;
   const measure = element("span", { className: "measure" }, makeBar(score), scoreFormat.format(score));
-  return row(name, measure, numberFormat.format(films));
+  return row(name, measure, numberFormat.format(figures.films));
 };
 
 const SCORES = {
@@ -272,10 +273,10 @@ const showScores = async (file) => {
   byId("scores").hidden = true;
   byId("unscored").textContent = "";
   try {
-    const { films, genres, ...scores } = JSON.parse(await request("genres/evaluate", file));
-    byId("scored").textContent = count(films, "film");
+    const scores = JSON.parse(await request("genres/evaluate", file));
+    byId("scored").textContent = count(scores.films, "film");
     showFigures(byId("scores"), scores);
-    byId("genres").replaceChildren(...Object.entries(genres).map(genreRow));
+    byId("genres").replaceChildren(...Object.entries(scores.genres).map(genreRow));
     byId("scores").hidden = false;
   } catch (error) {
     if (error.status !== 422) throw error;
@@ -284,7 +285,7 @@ const showScores = async (file) => {
 };
 
 const rank = async (file) => {
-  ranking = file; // before anything is awaited: a training may end meanwhile
+  rankedFile = file; // before anything is awaited: a training may end meanwhile
   const wantsProbabilities = byId("probabilities").checked;
   const answer = await request(`genres/predict?probabilities=${wantsProbabilities}`, file);
   const rankings = JSON.parse(answer);
@@ -303,15 +304,15 @@ const rank = async (file) => {
 
 /** Rank the file that was chosen last again, if there is one. */
 const rankAgain = () => {
-  if (ranking) attend(byId("rank"), `Ranking the films of ${ranking.name} …`, () => rank(ranking));
+  if (rankedFile) attend(byId("rank"), `Ranking the films of ${rankedFile.name} …`, () => rank(rankedFile));
 };
 
 // --- Training
 
-let training; // the file that was chosen last
+let trainingFile; // the file to learn from that was chosen last
 
 const learn = async (file) => {
-  training = file;
+  trainingFile = file;
   const settings = new URLSearchParams({ held_out: true });
   const columns = byId("columns").value.trim();
   if (columns) settings.set("columns", columns); // else the service has its own
@@ -325,7 +326,7 @@ const learn = async (file) => {
   }
   byId("authorization").hidden = true;
   const worth = byId("worth");
-  worth.hidden = !("MAP@5" in answer); // of one film nothing can be held out
+  worth.hidden = !("MAP@5" in answer); // films that all have the same text can't be held out
   if (!worth.hidden) showFigures(worth, answer);
   rankAgain();
   const leftOut = answer.left_out ? `; left out ${count(answer.left_out, "film")} without genres` : "";
@@ -343,7 +344,7 @@ byId("learn").addEventListener("submit", (event) => {
   event.preventDefault();
   if (!byId("authorization").hidden) sessionStorage.setItem("token", byId("token").value.trim());
   byId("token").value = "";
-  if (training) attend(event.target, `Learning from ${training.name} …`, () => learn(training));
+  if (trainingFile) attend(event.target, `Learning from ${trainingFile.name} …`, () => learn(trainingFile));
   else say(event.target, "", "Choose a file to learn from.");
 });
 
