@@ -15,7 +15,7 @@ import os
 from functools import lru_cache, partial
 from hmac import compare_digest
 from pathlib import Path
-from typing import Annotated, Any, AsyncIterator
+from typing import Annotated, Any, Iterator
 
 from fastapi import Depends, HTTPException, Query, Request, Response, UploadFile, responses
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -83,7 +83,7 @@ def load(changed: int) -> Classifier:
     return Classifier.load(MODEL)
 
 
-async def lend_model() -> AsyncIterator[Classifier]:
+def lend_model() -> Iterator[Classifier]:
     """Lend the latest model for the time of a request."""
     # With return in place of yield, the limit of requests would not count the time after this function
     yield load(MODEL.stat().st_ctime_ns if os.path.exists(MODEL) else 0)
