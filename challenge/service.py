@@ -89,7 +89,7 @@ def lend_model() -> Iterator[Classifier]:
     yield load(MODEL.stat().st_ctime_ns if os.path.exists(MODEL) else 0)
 
 
-# More threads would slow each other down, and each takes memory
+# More at once would not be faster, since Python code runs in one thread at a time, and each takes memory
 Model = Annotated[Classifier, Depends(lend_model, max_concurrency=3)]
 
 
