@@ -11,7 +11,7 @@ from unicodedata import normalize
 import pandas as pd
 import yaml
 from filelock import FileLock
-from jsonargparse import ArgumentError, auto_cli
+from jsonargparse import ArgumentError, ArgumentParser, auto_cli
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
 from challenge.model import Classifier, hold_out, rank_file, score, train_file
@@ -158,12 +158,12 @@ def sweep(
     print(f"best.yaml: MAP@5 {study.best_value:.3f}, against {table['value'].iloc[0]:.3f} for the defaults")
 
 
-cast(Any, sys.stdout).reconfigure(errors="backslashreplace")  # a terminal may lack letters of a genre
-try:
-    auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", exit_on_error=False, allow_abbrev=False)
-except (ArgumentError, ChallengeError, KeyboardInterrupt, OSError, UnicodeDecodeError) as error:
-    message = " ".join(f"error: {str(error) or 'stopped'}".split())
-    message = re.sub(r"(://[^:/\s]*:)\S*(?=@)|(password=)\S*", r"\1\2***", message)  # in a URL
-    # Without what pydantic adds to its messages
-    print(re.sub(r" \d+ validation errors? for \S+| \[type=.*?/v/\w+", "", message), file=sys.stderr)
-    sys.exit(2)
+if __name__ == "__main__":
+    cast(Any, sys.stdout).reconfigure(errors="backslashreplace")  # a terminal may lack letters of a genre
+    try:
+        auto_cli([train, predict, evaluate, sweep], prog="python -m challenge", exit_on_error=False, allow_abbrev=False)
+    except (ArgumentError, ChallengeError, KeyboardInterrupt, OSError, UnicodeDecodeError) as error:
+        message = " ".join(f"error: {str(error) or 'stopped'}".split())
+        message = re.sub(r"(://[^:/\s]*:)\S*(?=@)|(password=)\S*", r"\1\2***", message)  # in a URL
+        # Without what pydantic adds to its messages. argparse's exit keeps the status even if stderr is closed or full
+        ArgumentParser().exit(2, re.sub(r" \d+ validation errors? for \S+| \[type=.*?/v/\w+", "", message) + "\n")
