@@ -126,13 +126,14 @@ def read_genres(cells: dict[int, str]) -> list[list[str]]:
     ValueError
         A list is incomplete, or a cell is another kind of collection.
     """
-    lines = {cell: line for line, cell in cells.items() if cell.lower() not in NO_GENRES}  # one of each distinct cell
+    # The first line of each distinct cell: of equal keys, the last one that a dict gets counts
+    lines = {cell: line for line, cell in reversed(cells.items()) if cell.lower() not in NO_GENRES}
     split = [cell for cell in cells.values() if cell in lines and not LIST.match(cell)]
     votes = [next((sign for sign in SEPARATORS if sign in cell), None) for cell in split]
     chosen = max(SEPARATORS, key=votes.count)
     separators = SEPARATORS[: SEPARATORS.index(chosen) + 1]
     genres = {}
-    for cell, line in lines.items():
+    for cell, line in reversed(lines.items()):
         try:
             genres[cell] = clean_genres(read_list(cell) if LIST.match(cell) else re.split(f"[{separators}]", cell))
         except Exception as error:  # whatever an incomplete list leads to
