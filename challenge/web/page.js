@@ -231,9 +231,16 @@ const ask = async () => {
 let films = []; // each its id and genres, in the order of the file
 let rankedFile; // the file of films that was chosen last
 
-/** Return the ids in an answer, in its order. JSON.parse would put ids that are whole numbers first. */
-const readIds = (answer) =>
-  [...answer.matchAll(/("(?:[^"\\]|\\.)*")(:\{)?/g)].filter(([, , isId]) => isId).map(([, text]) => JSON.parse(text));
+/** Return a list of cells for each film of an answer, in its order. JSON.parse would put whole numbers first. */
+const readFilms = (answer) => {
+  const found = [];
+  for (const [, name, value] of answer.matchAll(/("(?:[^"\\]|\\.)*"):(\{|"(?:[^"\\]|\\.)*"|[^,}]+)/g)) {
+    if (value === "{") found.push([JSON.parse(name)]);
+    else if (value.startsWith('"')) found.at(-1).push(JSON.parse(value)); // a rank and its genre
+    else found.at(-1).push(`${JSON.parse(name)} ${percentFormat.format(value)}`); // a genre and its probability
+  }
+  return found;
+};
 
 const showFilms = () => {
   const wanted = byId("filter").value.trim().toLowerCase();
@@ -262,12 +269,6 @@ const showFigures = (place, scores) => {
   place.querySelector(".figures tbody").replaceChildren(...figures);
 };
 
-/** Return the genres of a film as text, the best one first, with their probabilities if the answer has them. */
-const listGenres = (ranking, wantsProbabilities) =>
-  wantsProbabilities
-    ? Object.entries(ranking).sort(([, a], [, b]) => b - a).map(([name, share]) => `${name} ${percentFormat.format(share)}`)
-    : Object.values(ranking);
-
 /** Show the scores of the model on a file, or say why there are none. */
 const showScores = async (file) => {
   byId("scores").hidden = true;
@@ -288,9 +289,8 @@ const rank = async (file) => {
   rankedFile = file; // before anything is awaited: a training may end meanwhile
   const wantsProbabilities = byId("probabilities").checked;
   const answer = await request(`genres/predict?probabilities=${wantsProbabilities}`, file);
-  const rankings = JSON.parse(answer);
   await showScores(file);
-  films = readIds(answer).map((id) => [id, ...listGenres(rankings[id], wantsProbabilities)]);
+  films = readFilms(answer);
   const save = byId("save");
   URL.revokeObjectURL(save.href);
   save.href = URL.createObjectURL(new Blob([answer], { type: "application/json" }));
