@@ -86,7 +86,7 @@ def sweep(
     workers: PositiveInt = 2,
     folds: Annotated[int, Field(ge=2)] = 5,
     storage: str = "sqlite:///sweep.db?timeout=60",
-    columns: Annotated[str, Field(pattern=r"\w")] = Settings().columns,
+    columns: Annotated[str, Settings.model_fields["columns"]] = Settings().columns,
 ) -> None:
     """Search for better settings, and write them to best.yaml. Run the same command again to resume.
 
