@@ -90,7 +90,7 @@ def lend_model() -> Iterator[Classifier]:
 
 
 # More at once would not be faster, since Python code runs in one thread at a time, and each takes memory
-Model = Annotated[Classifier, Depends(lend_model, max_concurrency=3)]
+LatestModel = Annotated[Classifier, Depends(lend_model, max_concurrency=3)]
 
 
 @app.post("/genres/train", dependencies=[Depends(authorize)] if TOKEN else [])
@@ -121,7 +121,7 @@ def train(file: UploadFile, settings: Annotated[Settings, Query()]) -> dict[str,
 
 
 @app.post("/genres/evaluate")
-def evaluate(file: UploadFile, classifier: Model, options: Annotated[Options, Query()]) -> dict[str, Any]:
+def evaluate(file: UploadFile, classifier: LatestModel, options: Annotated[Options, Query()]) -> dict[str, Any]:
     """Score the model on a CSV file with genres and the columns that the model was trained on.
 
     The model should not have learnt from these films. Films without genres are left out. The answer has the precision
@@ -137,7 +137,7 @@ def evaluate(file: UploadFile, classifier: Model, options: Annotated[Options, Qu
 
 
 @app.post("/genres/predict")
-def predict(file: UploadFile, classifier: Model, options: Annotated[Answer, Query()]) -> Response:
+def predict(file: UploadFile, classifier: LatestModel, options: Annotated[Answer, Query()]) -> Response:
     """Rank the most probable genres of each film of a CSV file with columns movie_id and synopsis.
 
     The columns that the model was trained on may replace `synopsis`. For example:
